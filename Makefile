@@ -1,0 +1,67 @@
+# `make` lists what there is. Every target sets up what it needs, so each works from a fresh clone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JARS := .jars
+LANDING := data/landing
+READY := $(VENV)/.ready
+FETCHED := $(JARS)/.fetched
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-fast check bench setup java land dist clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup land ## the main job, daily_sales, on a grocery chain's 2017; a second time does only what is new
+	$(BIN)/microbatch run daily_sales
+	$(BIN)/microbatch audit daily_sales
+
+test: setup ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: setup ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup land ## daily_sales against the same job written by hand, in one run
+	$(BIN)/python -m benchmarks.versus --landing $(LANDING)
+
+setup: java $(READY) $(FETCHED) ## .venv with the exact versions of constraints.txt, Java, and Delta's jars; once
+
+dist: $(READY) ## the wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what runs and tools made (data/ too); .venv and .jars stay
+	rm -rf data dist build *.egg-info spark-warehouse metastore_db derby.log
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+land: $(READY)
+	$(BIN)/python -m benchmarks.complete_journey $(LANDING)
+
+java:
+	@if [ -n "$$JAVA_HOME" ] || command -v java >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends openjdk-17-jre-headless; \
+	else echo "Java 17 is missing: sudo apt-get install openjdk-17-jre-headless" >&2; exit 1; fi
+
+$(READY): constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	@if [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv && $(PYTHON) -m venv $(VENV); \
+	else echo "Python cannot make environments here: sudo apt-get install python3-venv" >&2; exit 1; fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,test]'
+	@touch $@
+
+$(FETCHED): microbatch/jars.py | $(READY) java
+	$(BIN)/python -m microbatch.jars $(JARS)
+	@touch $@

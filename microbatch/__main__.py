@@ -1,0 +1,5 @@
+"""`python -m microbatch` is `microbatch`."""
+
+from microbatch.cli import main
+
+main()

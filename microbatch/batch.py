@@ -1,0 +1,378 @@
+"""One batch, five steps: keep, shape, judge, divert, write. The heart of the engine.
+
+A batch is evaluated once: the pass that pins it counts it, judges it and finds its bounds, before anything is written.
+Letters first, then the target, then the ledger, and the target's commit decides: killed anywhere, the next run ends in the
+same tables. Nothing here catches what it does not understand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from microbatch import quarantine
+from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
+from microbatch.job import Flow, Snapshot, Upsert, snapshots_of
+from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
+from microbatch.shape import Shape
+from microbatch.sink import ops, targets
+from microbatch.sink.tables import Table, outcome_of
+from microbatch.sources.files import Files, unreadable
+from microbatch.sources.listing import File
+from microbatch.sources.tables import TableInput, offsets
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a batch of one flow needs; made once a run.
+
+    Attributes:
+        committed: the last batch the target held when the run began: up to it nothing is judged again.
+        planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
+        reached: told of each step as it is done ("keep", "judge", "letters", "target", "ledger"), with the batch id.
+    """
+
+    warehouse: str
+    job: str
+    flow: Flow
+    shape: Shape
+    input: Files | TableInput
+    checkpoint: Path
+    query_id: str
+    run_id: str
+    suite_version: str
+    committed: int
+    planned: int
+    properties: Mapping[str, str]
+    reached: Callable[[str, int], None]
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(timezone.utc))
+
+    @property
+    def target(self) -> Table:
+        return Table(self.warehouse, self.flow.writes.table)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The input of a batch, held fast: offsets, files, rows, and for a recomputing flow the groups that changed."""
+
+    batch_id: int
+    started: datetime
+    start: str
+    end: str
+    rows: DataFrame
+    count: Observation | None
+    files: tuple[File, ...] = ()
+    broken: Mapping[str, str] = field(default_factory=dict)
+    groups: DataFrame | None = None
+    changes: int = 0
+    newest_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch, pinned, with all that was counted while it was."""
+
+    rows: DataFrame
+    read: int
+    unparsed: int
+    transformed: int
+    leaving: int
+    bounds: Mapping[str, tuple[Any, Any]]
+    results: tuple[Result, ...]
+
+
+def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
+    """Take one micro-batch in: once, whatever happened to earlier attempts at it.
+
+    Raises:
+        ExpectationStopped: a table-level critical expectation failed; nothing was written.
+        TransformBroken: the transform raised, or changed the number of rows; nothing was written.
+        StateChanged: a file of the batch vanished or changed.
+    """
+    if batch_id <= work.committed and (done := committed(work, batch_id)):
+        return done
+    kept = keep(work, batch, batch_id)
+    judged, kept = pin(work, kept, batch.sparkSession)
+    divert(work, kept, judged)
+    return write(work, kept, judged)
+
+
+def committed(work: Work, batch_id: int) -> Outcome | None:
+    """The outcome of a batch that is in the target already, with its ledger row made up for; None where it is not there."""
+    for commit in work.target.commits():
+        outcome = outcome_of(commit)
+        if outcome and (outcome.query_id, outcome.batch_id) == (work.query_id, batch_id):
+            ops.record(work.warehouse, outcome)
+            return outcome
+    return None
+
+
+def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
+    """Hold the input fast: which offsets, which files, which groups."""
+    spark, started = batch.sparkSession, work.now()
+    start, end = offsets(work.checkpoint, batch_id - 1), offsets(work.checkpoint, batch_id)
+    held = Kept(batch_id, started, start, end, batch, None)
+    if isinstance(work.input, Files):
+        after = json.loads(start)["logOffset"] if start else -1
+        files = tuple(work.input.files(batch_id, after, json.loads(end)["logOffset"]))
+        newest = max((file.modified_ms for file in files), default=0)
+        held = replace(held, files=files, newest_at=_iso(newest) if newest else None)
+        return _read(work, held, work.input.suspicious(list(files)), spark)
+    newest_at = next((_iso(commit["timestamp"]) for commit in work.input.table.commits(1)), None)
+    held = replace(held, newest_at=newest_at)
+    work.reached("keep", batch_id)
+    if not work.flow.recompute_by:
+        return _counted(replace(held, rows=work.input.rows(batch)))
+    changes = Observation("changes")
+    groups = work.input.groups(batch).observe(changes, F.sum("_changes").alias("changes"), F.count(F.lit(1)).alias("groups"))
+    pinned = groups.localCheckpoint(eager=True)
+    found = changes.get
+    rows = work.input.of_groups(spark, pinned, found["groups"], end)
+    return replace(held, rows=rows, groups=pinned, changes=found["changes"] or 0)
+
+
+def shape(work: Work, kept: Kept, spark: SparkSession) -> DataFrame:
+    """The transform over what parsed: the target's columns and `_row`, the input of each row."""
+    rows = kept.rows if kept.groups is not None else kept.rows.where("_unparsed IS NULL").drop("_unparsed", "_problem")
+    transform = work.flow.transform
+    if transform is None:
+        return rows
+    snapshots = {name: _snapshot(work, spark, wanted) for name, wanted in snapshots_of(work.flow).items()}
+    try:
+        if kept.groups is not None:
+            shaped = transform(rows.drop("_row"), **snapshots)
+            return shaped.withColumn("_row", F.struct("*"))  # a group's letter holds the output row: its input is a whole group
+        return transform(rows, **snapshots)
+    except Exception as cause:  # whatever a user's function raises is a fault of that function
+        raise _broken(work, kept.batch_id, cause) from cause
+
+
+def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
+    """Each row with its failed rules as a bit mask; counts, bounds and table-level numbers ride in the same pass."""
+    plan = work.shape.plan
+    judged = plan.judge(shaped)
+    leaves = plan.leaves
+    judged = judged.withColumn("_row", F.when(leaves, F.col("_row")))  # only a row that leaves needs its input any more
+    return judged.observe(
+        counts,
+        F.count(F.lit(1)).alias("transformed"),
+        F.count(F.when(leaves, 1)).alias("leaving"),
+        *_bounds(work, leaves),
+        *plan.metrics(),
+    )
+
+
+def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
+    """Run the pass. A file that cannot be read is put aside, once, and the rest goes on."""
+    counts = Observation("judged")
+    try:
+        pinned = judge(work, shape(work, kept, spark), counts).localCheckpoint(eager=True)
+    except (ExpectationStopped, TransformBroken, SnapshotUnavailable, StateChanged):
+        raise
+    except Exception as cause:
+        if isinstance(work.input, Files) and unreadable(cause) and not kept.broken.keys() >= {f.path for f in kept.files}:
+            broken = work.input.broken(spark, [file for file in kept.files if file.path not in kept.broken])
+            if broken:
+                return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
+        if (raised := _raised_by_transform(work, cause)) is not None:
+            raise _broken(work, kept.batch_id, cause, raised) from cause
+        raise
+    found = counts.get
+    read = kept.count.get if kept.count else {"read": kept.changes, "unparsed": 0}
+    judged = Judged(
+        rows=pinned,
+        read=read["read"],
+        unparsed=read["unparsed"],
+        transformed=found["transformed"],
+        leaving=found["leaving"],
+        bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
+        results=_results(work, pinned, found),
+    )
+    _hold_rows(work, kept, judged, spark)
+    stops = work.shape.plan.stops(judged.results)
+    if stops:
+        raise ExpectationStopped(work.flow.name, kept.batch_id, tuple(stops))
+    work.reached("judge", kept.batch_id)
+    return judged, kept
+
+
+def divert(work: Work, kept: Kept, judged: Judged) -> None:
+    """The letters of what leaves: rows with their reasons, text that did not parse, files that could not be read."""
+    plan, letters = work.shape.plan, []
+    if judged.leaving:
+        letters.append(quarantine.of_rows(judged.rows, plan.leaves, plan.reasons()))
+    if judged.unparsed:
+        letters.append(quarantine.of_text(kept.rows))
+    origin = quarantine.Origin(
+        work.warehouse, work.job, work.flow.name, work.query_id, kept.batch_id, work.run_id, work.now().isoformat()
+    )
+    files = quarantine.of_files(kept.broken, {file.path: file.size for file in kept.files}) if kept.broken else None
+    again = kept.batch_id <= work.planned
+    quarantine.write(origin, letters, judged.leaving + judged.unparsed, files, again)
+    work.reached("letters", kept.batch_id)
+
+
+def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
+    """One commit to the target, keyed by query id and batch id, with the counts in it; then the ledger."""
+    duration_ms = int((work.now() - kept.started).total_seconds() * 1000)
+    written = ONLY_THE_COMMIT_KNOWS if isinstance(work.flow.writes, Upsert) else judged.transformed - judged.leaving
+    outcome = Outcome(
+        job=work.job,
+        flow=work.flow.name,
+        run_id=work.run_id,
+        query_id=work.query_id,
+        batch_id=kept.batch_id,
+        started_at=kept.started.isoformat(),
+        duration_ms=duration_ms,
+        source_start=kept.start,
+        source_end=kept.end,
+        rows_read=judged.read,
+        rows_unparsed=judged.unparsed,
+        rows_transformed=judged.transformed,
+        rows_written=written,
+        rows_quarantined=judged.leaving,
+        rows_superseded=0,
+        rows_inserted=0,
+        rows_updated=0,
+        rows_deleted=0,
+        target_version=None,
+        newest_at=kept.newest_at,
+        suite_version=work.suite_version,
+        results=judged.results,
+    )
+    if judged.transformed or kept.groups is not None and kept.changes:
+        commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
+        good = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
+        targets.write(work.flow.writes, work.target, good.select(*_quoted(work.shape.output.fieldNames())), commit, kept.groups)
+        work.reached("target", kept.batch_id)
+        took_ms = int((work.now() - kept.started).total_seconds() * 1000)
+        outcome = replace(_of_commit(work, outcome), duration_ms=took_ms)
+    outcome = replace(outcome, rows_written=max(0, outcome.rows_written))
+    if not outcome.lawful():
+        raise StateChanged(work.flow.name, f"batch {kept.batch_id} does not add up: {outcome}", "this is a fault of the engine; report it")
+    ops.record(work.warehouse, outcome)
+    work.reached("ledger", kept.batch_id)
+    return outcome
+
+
+def _read(work: Work, kept: Kept, broken: Mapping[str, str], spark: SparkSession) -> Kept:
+    assert isinstance(work.input, Files)
+    good = [file for file in kept.files if file.path not in broken]
+    kept = _counted(replace(kept, rows=work.input.rows(spark, good), broken=broken))
+    work.reached("keep", kept.batch_id)
+    return kept
+
+
+def _counted(kept: Kept) -> Kept:
+    count = Observation("read")
+    unparsed = F.count(F.when(F.col("_unparsed").isNotNull(), 1)).alias("unparsed")
+    return replace(kept, rows=kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed), count=count)
+
+
+def _results(work: Work, pinned: DataFrame, found: Mapping[str, Any]) -> tuple[Result, ...]:
+    """The expectations' results; a batch with no rows is not judged."""
+    if not found["transformed"]:
+        return ()
+    late = work.shape.plan.late()
+    more = pinned.agg(*late).first().asDict() if late else {}  # distinct counts: Spark does not observe them
+    return tuple(work.shape.plan.results({**found, **more}))
+
+
+def _hold_rows(work: Work, kept: Kept, judged: Judged, spark: SparkSession) -> None:
+    """A transform is row for row: as many come out as went in."""
+    went_in, came_out = judged.read - judged.unparsed, judged.transformed
+    if kept.groups is not None or went_in == came_out:
+        return
+    what = f"{went_in} rows went in and {came_out} came out"
+    if came_out > went_in and (culprits := _multiplying(work, kept, spark, came_out)):
+        what += f": snapshot {', '.join(culprits)} has more than one row for a key it is joined by"
+    raise _broken(work, kept.batch_id, None, what)
+
+
+def _multiplying(work: Work, kept: Kept, spark: SparkSession, came_out: int) -> list[str]:
+    """The snapshots without whose rows fewer come out. Only asked when the batch is lost anyway."""
+    assert work.flow.transform is not None
+    rows = kept.rows.where("_unparsed IS NULL").drop("_unparsed", "_problem")
+    all_ = {name: _snapshot(work, spark, wanted) for name, wanted in snapshots_of(work.flow).items()}
+    return [
+        f"{name} ({snapshots_of(work.flow)[name].table})"
+        for name in all_
+        if work.flow.transform(rows, **{**all_, name: all_[name].limit(0)}).count() < came_out
+    ]
+
+
+def _snapshot(work: Work, spark: SparkSession, wanted: Snapshot) -> DataFrame:
+    """A dimension as of now, whole.
+
+    Raises:
+        SnapshotUnavailable: it is missing, too small or too old: an empty dimension is not a green run.
+    """
+    table = Table(work.warehouse, wanted.table)
+    if not table.exists():
+        raise SnapshotUnavailable(work.flow.name, wanted.table, "the table is not there yet; run the flow that writes it")
+    opened = table.open()
+    count = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
+    if count < wanted.min_rows:
+        raise SnapshotUnavailable(work.flow.name, wanted.table, f"it has {count} rows, {wanted.min_rows} are needed (min_rows)")
+    if wanted.max_age_h is not None:
+        age_h = work.now().timestamp() / 3600 - opened.history(1)[0]["timestamp"] / 3_600_000
+        if age_h > wanted.max_age_h:
+            raise SnapshotUnavailable(work.flow.name, wanted.table, f"it is {age_h:.1f} h old, {wanted.max_age_h} are allowed (max_age_h)")
+    return spark.read.format("delta").option("versionAsOf", opened.version()).load(table.path)
+
+
+def _of_commit(work: Work, outcome: Outcome) -> Outcome:
+    for commit in work.target.commits(20):
+        found = outcome_of(commit)
+        if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):
+            return found
+    raise StateChanged(work.flow.name, f"batch {outcome.batch_id} was committed, and its commit is not in {work.target.name}", "run again")
+
+
+def _bounded(work: Work) -> list[str]:
+    """The keys whose smallest and largest value in the batch keep a MERGE off the rest of the table's files."""
+    plain = ("bigint", "int", "smallint", "date", "timestamp", "string")
+    types = {column.name: column.dataType.simpleString() for column in work.shape.output}
+    keys = work.flow.writes.keys if isinstance(work.flow.writes, Upsert) else ()
+    return [key for key in keys if types[key] in plain]
+
+
+def _bounds(work: Work, leaves: Column) -> list[Column]:
+    kept = [(key, F.when(~leaves, F.col(f"`{key}`"))) for key in _bounded(work)]
+    return [made for key, value in kept for made in (F.min(value).alias(f"_low_{key}"), F.max(value).alias(f"_high_{key}"))]
+
+
+def _broken(work: Work, batch_id: int, cause: BaseException | None, what: str | None = None) -> TransformBroken:
+    transform = work.flow.transform
+    name = f"{transform.__module__}.{transform.__name__}" if transform else "none"
+    return TransformBroken(work.flow.name, batch_id, name, what or f"{type(cause).__name__}: {str(cause).splitlines()[0][:300]}")
+
+
+def _raised_by_transform(work: Work, cause: BaseException) -> str | None:
+    """What an expression raised over a row (ANSI mode: a bad cast, an overflow, a division by zero), or None."""
+    condition = getattr(cause, "getCondition", lambda: None)()
+    if work.flow.transform is None or condition is None:
+        return None
+    state = getattr(cause, "getSqlState", lambda: None)() or ""
+    return f"{condition}: {str(cause).splitlines()[0][:300]}" if state.startswith("22") or condition == "USER_RAISED_EXCEPTION" else None
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat()
+
+
+def _quoted(names: list[str]) -> list[str]:
+    return [f"`{name}`" for name in names]
+
+

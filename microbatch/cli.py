@@ -1,0 +1,119 @@
+"""The command line: arguments, exit codes, and the one line an error is.
+
+Progress and messages go to stderr, results to stdout. Imports happen inside the commands: a run with nothing to do starts
+in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from microbatch.errors import ConfigError, MicrobatchError, Problem
+
+SUITE = click.option("--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said.")
+ENV = click.option("--env", default="local", metavar="NAME", help="The environment: conf/NAME over conf/base.")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+
+
+def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
+    """Register a command that takes --suite, --env and --debug and returns its exit code."""
+
+    def wrap(function: Callable[..., int]) -> click.Command:
+        def called(suite: str, env: str, debug: bool, **arguments: Any) -> None:
+            sys.exit(_guarded(function, suite, env, debug, arguments))
+
+        called.__doc__ = function.__doc__
+        called.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        return group.command(name)(SUITE(ENV(DEBUG(called))))
+
+    return wrap
+
+
+def _guarded(function: Callable[..., int], suite: str, env: str, debug: bool, arguments: dict[str, Any]) -> int:
+    """Call a command; an error becomes its one line on stderr and its exit code, with every secret taken out."""
+    loaded: list[Any] = []
+    try:
+        from microbatch.config import load
+
+        loaded.append(load(Path(suite), env))
+        return function(loaded[0], **arguments)
+    except Exception as error:
+        print_errors([error], loaded[0].secrets if loaded else ())
+        return error.exit_code if isinstance(error, MicrobatchError) else 1
+    except KeyboardInterrupt:
+        print("microbatch: interrupted; run again to go on from the last batch", file=sys.stderr)
+        return 130
+
+
+def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> None:
+    """One line an error (a configuration error: one a mistake), secrets replaced by value; with --debug its traceback."""
+    for error in errors:
+        if click.get_current_context().params.get("debug"):
+            print(_without("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
+        known = isinstance(error, MicrobatchError)
+        text = str(error) if known else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
+        for line in text.splitlines():
+            print(_without(f"microbatch: {line}", secrets), file=sys.stderr)
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    from urllib.parse import quote
+
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in {secret, quote(secret, safe=""), quote(secret)}:
+            text = text.replace(form, "***")
+    return text
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="microbatch")
+def group() -> None:
+    """Declared micro-batch jobs on Spark: checked, accounted for, exactly once."""
+
+
+@command(group, "run")
+@click.argument("jobs", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every job of the suite.")
+@click.option("--flow", "flows", multiple=True, metavar="F", help="Only this flow; may be given more than once.")
+def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...]) -> int:
+    """Take in all that is there, then exit. Several jobs share one session."""
+    from microbatch.commands import run as command_
+
+    if bool(jobs) == everything:
+        raise ConfigError(Problem("run", f"name jobs or say --all; there are {', '.join(suite.jobs)}"))
+    report = command_.execute(suite, jobs or tuple(suite.jobs), flows)
+    print_errors(report.errors, suite.secrets)
+    return report.exit_code
+
+
+@command(group, "audit")
+@click.argument("job")
+def audit(suite: Any, job: str) -> int:
+    """Prove from the tables that nothing was lost or doubled; exit 1 if an equation fails."""
+    from microbatch.commands import audit as command_
+
+    return command_.execute(suite, suite.job(job))
+
+
+def main() -> None:
+    """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
+    code = 0
+    try:
+        group(standalone_mode=True)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if "pyspark" in sys.modules else sys.exit(code)
+
+
+__all__ = ["group", "main"]

@@ -1,0 +1,1 @@
+"""What each command does, one module a command; each returns its exit code and prints its result to stdout."""

@@ -1,0 +1,138 @@
+"""`microbatch audit`: prove from the tables that nothing was lost or doubled.
+
+Reads logs and the ledger by deltalake, no JVM. Each line is an equation; a false one is a row that somebody or something
+removed, doubled or added beside the engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from microbatch.config import LoadedJob, Suite
+from microbatch.job import Append, Flow, Upsert
+from microbatch.outcome import Outcome
+from microbatch.sink import ops
+from microbatch.sink.tables import Table, outcome_of
+from microbatch.sources.files import Files
+from microbatch.sources.tables import end_version, last_offset
+
+HARMLESS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CREATE TABLE", "CREATE OR REPLACE TABLE", "ADD COLUMNS")
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Two numbers that must be equal, and what each counts."""
+
+    flow: str
+    left: str
+    left_count: int
+    right: str
+    right_count: int
+
+    @property
+    def holds(self) -> bool:
+        return self.left_count == self.right_count
+
+    def __str__(self) -> str:
+        sign, verdict = ("=", "ok") if self.holds else ("<>", "FAILED")
+        return f"{verdict:6}  {self.flow}: {self.left} {self.left_count:,} {sign} {self.right_count:,} {self.right}"
+
+
+def execute(suite: Suite, job: LoadedJob) -> int:
+    """Print the equations of each flow; 1 where one fails."""
+    good = True
+    for flow in job.flows:
+        for finding in findings(suite, job, flow):
+            print(finding)
+            good = good and (isinstance(finding, Equation) and finding.holds)
+    total = sum(each["rows_read"] for each in _ledger(suite, job))
+    print(f"{job.name}: {'every row is accounted for' if good else 'NOT every row is accounted for'} ({total:,} rows read in all)")
+    return 0 if good else 1
+
+
+def findings(suite: Suite, job: LoadedJob, flow: Flow) -> Iterator[Equation | str]:
+    """The equations of a flow, and a sentence for each commit of its target that is not the engine's."""
+    warehouse = suite.environment.storage["warehouse"]
+    ledger = [each for each in _ledger(suite, job) if each["flow"] == flow.name]
+    target = Table(warehouse, flow.writes.table)
+    if not ledger and not target.exists():
+        yield Equation(flow.name, "rows read", 0, "rows in a table that is not there yet", 0)
+        return
+    total = {name: sum(each[name] for each in ledger) for name in ledger[0] if name.startswith("rows_")} if ledger else {}
+    sums = {name: total.get(name, 0) for name in ops.TABLES["batches"] if name.startswith("rows_")}
+    if not flow.recompute_by:
+        right = "unparsed + transformed"
+        yield Equation(flow.name, "read", sums["rows_read"], right, sums["rows_unparsed"] + sums["rows_transformed"])
+    found = sums["rows_written"] + sums["rows_quarantined"] + sums["rows_superseded"]
+    yield Equation(flow.name, "transformed", sums["rows_transformed"], "written + quarantined + superseded", found)
+    yield from _letters(suite, job, flow, sums)
+    yield from _target(suite, job, flow, target, ledger)
+    yield from _input(suite, job, flow, ledger, sums)
+
+
+def _ledger(suite: Suite, job: LoadedJob) -> list[dict[str, Any]]:
+    return ops.rows(suite.environment.storage["warehouse"], "batches", [("job", "=", job.name)])
+
+
+def _letters(suite: Suite, job: LoadedJob, flow: Flow, sums: dict[str, int]) -> Iterator[Equation | str]:
+    filters = [("job", "=", job.name), ("flow", "=", flow.name)]
+    letters = ops.rows(suite.environment.storage["warehouse"], "quarantine", filters)
+    for kind, column in (("row", "rows_quarantined"), ("parse", "rows_unparsed")):
+        count = sum(letter["kind"] == kind for letter in letters)
+        yield Equation(flow.name, column.replace("rows_", ""), sums[column], f"letters of kind {kind}", count)
+
+
+def _target(suite: Suite, job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
+    """What the table holds is what this and other flows' commits put there, and each commit is the engine's."""
+    if not target.exists():
+        yield Equation(flow.name, "written", sum(each["rows_written"] for each in ledger), f"rows in {target.name}, which is not there", 0)
+        return
+    opened = target.open()
+    in_table = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
+    net = foreign = 0
+    for commit in target.commits():
+        outcome = outcome_of(commit)
+        if outcome is not None and (outcome.job, outcome.flow) != (job.name, flow.name):
+            foreign += outcome.rows_inserted - outcome.rows_deleted
+        elif outcome is None and commit.get("operation") not in HARMLESS:
+            yield f"FAILED  {flow.name}: version {commit['version']} of {target.name} ({commit.get('operation')}) is not a commit of the engine"
+        net += 0
+    for each in ledger:
+        net += each["rows_inserted"] - each["rows_deleted"]
+    yield Equation(flow.name, "inserted - deleted", net + foreign, f"rows in {target.name}", in_table)
+    keyed = {(each["query_id"], each["batch_id"]) for each in ledger if each["target_version"] is not None}
+    there = _commits(target, job, flow)
+    if len(keyed) == len(ledger_batches := keyed | set(there)) and there and len(there) < len(keyed):
+        return  # the log no longer reaches back to the first batch: what it holds agrees with the ledger
+    yield Equation(flow.name, "batches that wrote", len(keyed), f"commits of {target.name}", len(there) if ledger_batches else 0)
+
+
+def _commits(target: Table, job: LoadedJob, flow: Flow) -> list[tuple[str, int]]:
+    outcomes: list[Outcome] = [found for commit in target.commits() if (found := outcome_of(commit)) is not None]
+    return [(o.query_id, o.batch_id) for o in outcomes if (o.job, o.flow) == (job.name, flow.name)]
+
+
+def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]], sums: dict[str, int]) -> Iterator[Equation | str]:
+    """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in."""
+    from microbatch.runner.flows import input_of
+
+    source = input_of(suite, job, flow)
+    if isinstance(source, Files):
+        from microbatch.sources.listing import Record
+
+        ends = [json.loads(each["source_end"])["logOffset"] for each in ledger if each["source_end"]]
+        batches = len({each["source_end"] for each in ledger})
+        yield Equation(flow.name, "batches in the ledger", batches, "batches of files recorded", len(list(Record(source.checkpoint).folder.glob("[0-9]*.json"))) if ends else batches)
+        return
+    writer_job, writer = suite.writer_of(str(flow.reads))
+    offset = last_offset(source.checkpoint)
+    if flow.recompute_by or not isinstance(writer.writes, Append | Upsert) or offset is None:
+        return
+    upto = end_version(offset)
+    filters = [("job", "=", writer_job), ("flow", "=", writer.name)]
+    wrote = [b for b in ops.rows(suite.environment.storage["warehouse"], "batches", filters) if b["target_version"] is not None and b["target_version"] <= upto]
+    count = sum(each["rows_written"] for each in wrote)
+    yield Equation(flow.name, "read", sums["rows_read"], f"rows that {writer.name} wrote to {flow.reads} up to version {upto}", count)

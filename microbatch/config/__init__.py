@@ -1,0 +1,23 @@
+"""A suite's conf, jobs and expectations, read and checked before Spark is started."""
+
+from microbatch.config.kinds import KINDS, FilesConf, SourceConf
+from microbatch.config.loader import load
+from microbatch.config.models import Alert, Channel, Condition, Connection, Environment, JobConf, Retry, Schedule
+from microbatch.config.suite import LoadedJob, Suite
+
+__all__ = [
+    "KINDS",
+    "Alert",
+    "Channel",
+    "Condition",
+    "Connection",
+    "Environment",
+    "FilesConf",
+    "JobConf",
+    "LoadedJob",
+    "Retry",
+    "Schedule",
+    "SourceConf",
+    "Suite",
+    "load",
+]

@@ -1,0 +1,121 @@
+"""Reading `conf/`: the environment, and the conf of each job. What is written there is checked here, by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from microbatch.config.files import ENVIRONMENT, conf_tree
+from microbatch.config.interpolate import Interpolation
+from microbatch.config.models import ROOTS, Environment, JobConf
+from microbatch.config.names import NAME_RULE, hint, is_name
+from microbatch.config.tree import Tree
+from microbatch.config.validate import validate, validate_sources
+from microbatch.config.values import resolved
+from microbatch.errors import Problem
+
+_SHARED = ("connections", "channels")  # what a job that does not use them need not have
+
+
+class ReadConf(NamedTuple):
+    """The conf of a job, and where each of its keys was written. An empty `conf` stands for one with problems."""
+
+    conf: JobConf
+    tree: Tree
+    source_names: frozenset[str]
+
+
+class ConfReader:
+    """Reads the conf of one suite in one environment.
+
+    Args:
+        root: the suite, absolute.
+        storage: roots that replace those that are written down.
+        problems: gets all that is wrong.
+
+    Attributes:
+        references: what was looked up; holds the secrets.
+        environment: complete after `read_environment`.
+    """
+
+    def __init__(self, root: Path, env: str, storage: Mapping[str, str], problems: list[Problem]) -> None:
+        self.root, self.env, self.storage, self.problems = root, env, storage, problems
+        self.references = Interpolation()
+        self.environment = Environment(storage={})
+        self._broken = False
+        self._declared: dict[str, set[str]] = {kind: set() for kind in _SHARED}
+        self._unresolved: dict[tuple[str, str], list[Problem]] = {}
+
+    def read_environment(self) -> None:
+        """Read `environment.yml`; one that is not there is all defaults."""
+        tree = conf_tree(self.root, self.env, ENVIRONMENT, self.problems)
+        self._broken = tree.broken
+        roots = self._roots(tree)
+        self.references.roots = roots
+        self.references.start()
+        data: dict[str, Any] = {}
+        for key, value in tree.data.items():
+            if key in _SHARED and isinstance(value, dict):
+                data[key] = self._shared(tree, key, value)
+            elif key != "storage":
+                data[key] = self.references.apply(tree, (key,), value, self.problems)
+        data = {key: value for key, value in data.items() if value is not None} | {"storage": roots}
+        read = validate(Environment, data, tree, self.problems, root=self.root, references=self.references)
+        self.environment = read or Environment(storage=roots)
+
+    def _roots(self, tree: Tree) -> dict[str, str]:
+        written = tree.data.get("storage") or {}
+        if not isinstance(written, dict):
+            self.problems.append(tree.problem(("storage",), "must be a mapping of root names to paths"))
+            written = {}
+        paths = {name: f"data/{name}" for name in ROOTS}
+        for name, path in written.items():
+            if name in self.storage:
+                continue
+            if not is_name(name) or name == "env":
+                self.problems.append(tree.problem(("storage", name), f"is not a name for a root: {NAME_RULE}"))
+            elif not isinstance(path, str) or not path.strip():
+                self.problems.append(tree.problem(("storage", name), "must be a path, as text"))
+            else:
+                paths[name] = self.references.apply(tree, ("storage", name), path, self.problems)
+        return {name: resolved(path, self.root) for name, path in {**paths, **self.storage}.items()}
+
+    def _shared(self, tree: Tree, kind: str, entries: dict[str, Any]) -> dict[str, Any]:
+        """The connections or channels that can be resolved; the others are a problem only once a job uses them."""
+        found = {}
+        for name, entry in entries.items():
+            self._declared[kind].add(name)
+            problems: list[Problem] = []
+            value = self.references.apply(tree, (kind, name), entry, problems)
+            if problems:
+                self._unresolved[kind, name] = problems
+            else:
+                found[name] = value
+        return found
+
+    def use(self, kind: str, name: str, tree: Tree, path: tuple[str | int, ...]) -> None:
+        """Note that a job uses a connection or a channel; one that is not there, or not resolved, is a problem."""
+        if name not in self._declared[kind] and not self._broken:
+            near = hint(name, self._declared[kind])
+            shown = "such name" if path in self.references.tainted else name
+            self.problems.append(tree.problem(path, f"conf/base/{ENVIRONMENT}.yml has no {shown} under {kind}{near}"))
+        self.problems.extend(self._unresolved.get((kind, name), ()))
+
+    def read_job(self, name: str) -> ReadConf:
+        """Read the conf of a job; one that is not there is all defaults."""
+        tree = conf_tree(self.root, self.env, name, self.problems)
+        self.references.start()
+        data = self.references.apply(tree, (), tree.data, self.problems)
+        written = data.pop("sources", None) or {}
+        tree.broken |= not isinstance(written, dict)
+        sources = validate_sources(written, tree, self.problems, root=self.root, references=self.references)
+        read = validate(JobConf, data, tree, self.problems, root=self.root, references=self.references)
+        conf = (read or JobConf()).model_copy(update={"sources": sources})
+        for at, alert in enumerate(conf.alerts):
+            for position, channel in enumerate(alert.notify):
+                self.use("channels", channel, tree, ("alerts", at, "notify", position))
+        for source, each in sources.items():
+            if connection := getattr(each, "connection", None):
+                self.use("connections", connection, tree, ("sources", source, "connection"))
+        return ReadConf(conf, tree, frozenset(written) if isinstance(written, dict) else frozenset())

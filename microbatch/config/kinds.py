@@ -1,0 +1,108 @@
+"""What conf may say about each kind of source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from microbatch.config.values import Boolean, Count, Strict, Text, Words, is_uri, resolved
+
+REFUSED_OPTIONS: Mapping[str, str] = {
+    "latestfirst": "reads the newest files first, and with an age limit never reads the others",
+    "filenameonly": "takes files of one name in two folders for the same file, and never reads the second",
+    "cleansource": "takes away files that a batch must be able to read again",
+    "sourcearchivedir": "takes away files that a batch must be able to read again",
+    "ignorecorruptfiles": "drops the rest of a damaged file without a word; a damaged file goes to quarantine",
+    "ignoremissingfiles": "skips files that vanished, without a word",
+    "maxfileage": "skips files whose time stamp is old, without a word",
+    "columnnameofcorruptrecord": "renames the column by which the engine finds what did not parse",
+    "path": "is a key of its own, beside options",
+    "paths": "reads from elsewhere; write one path, beside options",
+    "basepath": "reads from elsewhere; write one path, beside options",
+    "maxfilespertrigger": "is the key max_files_per_batch, beside options",
+    "maxbytespertrigger": "is the key max_bytes_per_batch, beside options",
+}
+
+
+def _option_name(name: str) -> str:
+    if why := REFUSED_OPTIONS.get(name.lower()):
+        raise ValueError(f"is not allowed: it {why}")
+    return name
+
+
+def _option_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("must be text, a number, true or false")
+
+
+Options = dict[Annotated[str, AfterValidator(_option_name)], Annotated[str, BeforeValidator(_option_value)]]
+
+
+class SourceConf(Strict):
+    """What every kind of source may say. A further kind is a subclass, and a line in `KINDS`.
+
+    Attributes:
+        frequency, volume: how often and how much comes, in words, for the pipeline page.
+        metadata: adds columns that say where a row came from.
+        unknown_fields: what a field that the schema does not have does, in formats that carry names.
+        mask: columns whose values are hidden in letters and pages.
+    """
+
+    kind: str
+    frequency: Words | None = None
+    volume: Words | None = None
+    metadata: Boolean = False
+    unknown_fields: Literal["ignore", "rescue", "fail"] = "ignore"
+    mask: tuple[Text, ...] = ()
+
+
+class FilesConf(SourceConf):
+    """Files that arrive in a folder.
+
+    Attributes:
+        path: absolute local path or URI.
+        options: Spark's reader options for the format, all as text.
+        max_files_per_batch, max_bytes_per_batch: None: all that is there.
+    """
+
+    kind: Literal["files"]
+    format: Literal["json", "csv", "parquet", "text", "avro", "orc"]
+    path: Text
+    options: Options = Field(default_factory=dict)
+    max_files_per_batch: Count | None = None
+    max_bytes_per_batch: Count | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str, info: ValidationInfo) -> str:
+        suite: Path = (info.context or {}).get("root", Path.cwd())
+        path = resolved(value, suite)
+        relative = not is_uri(value) and not os.path.isabs(os.path.expanduser(value))
+        if relative and not Path(path).is_relative_to(suite):
+            raise ValueError("leaves the suite; write an absolute path, or a storage root to start it with")
+        return path
+
+    @model_validator(mode="after")
+    def _fits_its_format(self) -> FilesConf:
+        if self.unknown_fields != "ignore" and self.format in ("text", "csv"):
+            raise _at("unknown_fields", f"{self.format} carries no field names, so leave it out or write ignore")
+        for name, value in self.options.items():
+            if name.lower() == "mode" and value.upper() != "PERMISSIVE":
+                raise _at("options", f"{name} can only be PERMISSIVE: the others drop bad rows, or stop at the first")
+        return self
+
+
+def _at(key: str, what: str) -> PydanticCustomError:
+    """An error of a key that only a look at the whole record finds."""
+    return PydanticCustomError("at_key", "{what}", {"key": key, "what": what})
+
+
+KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf}

@@ -1,0 +1,149 @@
+"""What can go wrong, and what happens next.
+
+The base class says what happens next (stop, edit a file, try later) and carries the exit code; the name and the fields say
+what went wrong. An error is one line: what, where, what to do. Errors keep their arguments, not a message, because some of
+them are raised on an executor and must survive pickling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class MicrobatchError(Exception):
+    """Stop; the checkpoint stays where it is, so nothing is lost."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a file that somebody wrote.
+
+    Attributes:
+        where: the file relative to the suite, with `:line` or ` key` where it is known.
+        what: what is wrong, and what to do, in one sentence without a full stop at the end.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class ConfigError(MicrobatchError):
+    """Someone must edit a file. Never retried. Holds every mistake that was found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(dict.fromkeys(str(problem) for problem in self.problems))
+
+
+class TransientError(MicrobatchError):
+    """The same call may work later. Retried with back-off, then left to the scheduler."""
+
+    exit_code = 5
+
+
+class SourceUnavailable(TransientError):
+    """A source did not answer, or its folder is not there."""
+
+    def __init__(self, source: str, cause: str) -> None:
+        super().__init__(source, cause)
+        self.source, self.cause = source, cause
+
+    def __str__(self) -> str:
+        return f"source {self.source} is not available: {self.cause}"
+
+
+class SnapshotUnavailable(TransientError):
+    """A dimension is missing, too small or too old: joining it would give a green run with empty columns."""
+
+    def __init__(self, flow: str, table: str, cause: str) -> None:
+        super().__init__(flow, table, cause)
+        self.flow, self.table, self.cause = flow, table, cause
+
+    def __str__(self) -> str:
+        return f"flow {self.flow} needs a snapshot of {self.table}: {self.cause}"
+
+
+class WarehouseUnavailable(TransientError):
+    """The warehouse or the checkpoints cannot be read or written now: no space, no rights, no connection."""
+
+    def __init__(self, what: str, cause: str) -> None:
+        super().__init__(what, cause)
+        self.what, self.cause = what, cause
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.cause}"
+
+
+class JobHeld(MicrobatchError):
+    """Another run holds the job."""
+
+    exit_code = 4
+
+    def __init__(self, job: str, holder: str) -> None:
+        super().__init__(job, holder)
+        self.job, self.holder = job, holder
+
+    def __str__(self) -> str:
+        return f"job {self.job} is held by another run: {self.holder}; wait for it to end, or stop it"
+
+
+class ExpectationStopped(MicrobatchError):
+    """A critical expectation stopped a flow before anything of the batch was written."""
+
+    exit_code = 3
+
+    def __init__(self, flow: str, batch_id: int, failures: tuple[str, ...]) -> None:
+        super().__init__(flow, batch_id, failures)
+        self.flow, self.batch_id, self.failures = flow, batch_id, failures
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow} stopped at batch {self.batch_id}, nothing was written: {'; '.join(self.failures)}; "
+            "mend the data or the expectation and run again, the batch is still pending"
+        )
+
+
+class StateChanged(MicrobatchError):
+    """A checkpoint, table or file is not as the engine left it: going on would lose or double rows."""
+
+    def __init__(self, flow: str, what: str, remedy: str) -> None:
+        super().__init__(flow, what, remedy)
+        self.flow, self.what, self.remedy = flow, what, remedy
+
+    def __str__(self) -> str:
+        return f"flow {self.flow}: {self.what}; {self.remedy}"
+
+
+class TransformBroken(MicrobatchError):
+    """A transform raised, or changed the number of rows. Never retried: the same input would do the same."""
+
+    def __init__(self, flow: str, batch_id: int, transform: str, what: str) -> None:
+        super().__init__(flow, batch_id, transform, what)
+        self.flow, self.batch_id, self.transform, self.what = flow, batch_id, transform, what
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow} stopped at batch {self.batch_id}, nothing was written: {self.what} "
+            f"(transform {self.transform}); mend it and run again, the batch is still pending"
+        )
+
+
+class BatchFailed(MicrobatchError):
+    """A batch failed for a reason the engine does not know. Unknown means stop: the checkpoint holds."""
+
+    def __init__(self, flow: str, batch_id: int, cause: str) -> None:
+        super().__init__(flow, batch_id, cause)
+        self.flow, self.batch_id, self.cause = flow, batch_id, cause
+
+    def __str__(self) -> str:
+        return f"flow {self.flow} stopped at batch {self.batch_id}: {self.cause}; run again with --debug to see where"

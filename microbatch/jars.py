@@ -1,0 +1,145 @@
+"""The jars that pyspark does not ship: `python -m microbatch.jars DIR` fetches them once, for all later starts.
+
+The resolver is Spark's own (Ivy), which knows the machine's mirrors and proxies; here no host is named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import copyfile
+
+from microbatch.errors import MicrobatchError, TransientError
+
+DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
+# 4.2.0 is not to be had everywhere; 4.1.1 reads and writes Avro, files and payloads, on Spark 4.2.0
+AVRO = "org.apache.spark:spark-avro_2.13:4.1.1"
+# Of the jars that a package draws in, these do the work. The others serve Unity Catalog and Delta's kernel reader,
+# which nothing here asks for, or come with pyspark in newer versions that must not be shadowed.
+KEPT = {
+    DELTA: ("delta-spark_4.2_2.13-4.4.0.jar", "delta-storage-4.4.0.jar"),
+    AVRO: ("spark-avro_2.13-4.1.1.jar",),
+}
+
+ATTEMPTS = 3  # a first fetch through a slow mirror times out now and then
+TIMEOUT_S = 300  # per attempt
+
+
+class JarsUnavailable(TransientError):
+    """The resolver did not get a jar, or did not come to an end."""
+
+    def __init__(self, package: str, cause: str) -> None:
+        super().__init__(package, cause)
+        self.package, self.cause = package, cause
+
+    def __str__(self) -> str:
+        return f"{self.package} could not be fetched in {ATTEMPTS} tries: {self.cause}; try again later"
+
+
+def missing(folder: Path) -> bool:
+    """Whether `folder` lacks a jar without which no job runs: Delta's. Avro's is wanted only where Avro is read."""
+    return not _there(DELTA, folder)
+
+
+def fetch(into: Path) -> None:
+    """Bring Delta's jars, and Avro's where they can be had, into the flat folder `into`; what is there is not fetched.
+
+    Guarantee:
+        A jar that lies in `into` under its own name is whole (it is copied beside and then renamed), and no other
+        version of it is left there: two on one class path would be a matter of luck.
+
+    Raises:
+        JarsUnavailable: Delta's jars could not be fetched. Avro's alone are missed with a warning.
+        MicrobatchError: pyspark is not installed here, or Java is missing.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    _resolve(DELTA, into)
+    try:
+        _resolve(AVRO, into)
+    except JarsUnavailable as error:
+        _say(f"warning: {error}; all but format avro works without it")
+
+
+def _there(package: str, folder: Path) -> bool:
+    return all((folder / name).exists() for name in KEPT[package])
+
+
+def _resolve(package: str, into: Path) -> None:
+    cause = ""
+    for attempt in range(1, ATTEMPTS + 1):
+        if _there(package, into):
+            return
+        _say(f"fetching {package}, try {attempt} of {ATTEMPTS}")
+        with tempfile.TemporaryDirectory(prefix="microbatch-jars-") as cache:
+            cause = _run_resolver(package, Path(cache)) or _keep(package, Path(cache, "jars"), into)
+    if cause:
+        raise JarsUnavailable(package, cause)
+
+
+def _run_resolver(package: str, cache: Path) -> str:
+    """Let spark-submit resolve a package for a script that does nothing.
+
+    Returns:
+        Why it failed, in a line; empty where the jars lie in `cache/jars`.
+    """
+    nothing = cache / "nothing.py"
+    nothing.touch()
+    command = [_spark_submit(), "--packages", package, "--conf", f"spark.jars.ivy={cache}", str(nothing)]
+    try:
+        env = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # what would run the script that does nothing
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {TIMEOUT_S} s"
+    if done.returncode == 0:
+        return ""
+    if "JAVA_HOME" in done.stderr or "java: " in done.stderr:
+        raise MicrobatchError("Java is missing: `make setup` installs it, or apt-get install openjdk-17-jre-headless")
+    lines = [line.strip() for line in done.stderr.splitlines() if re.search(r"not found|rror|xception", line)]
+    return (lines or [f"spark-submit ended with {done.returncode}"])[-1][:200]
+
+
+def _keep(package: str, fetched: Path, into: Path) -> str:
+    """Copy what is wanted of the resolver's folder; the answer is as that of `_run_resolver`."""
+    for name in KEPT[package]:
+        found = next(fetched.glob(f"*_{name}"), None)  # Ivy writes <organisation>_<artifact>-<version>.jar
+        if found is None:
+            return f"the resolver brought no {name}"
+        copyfile(found, into / f".{name}.part")
+        (into / f".{name}.part").rename(into / name)
+        for other in into.glob(f"{name.rpartition('-')[0]}-[0-9]*.jar"):
+            if other.name != name:
+                other.unlink()
+    return ""
+
+
+def _spark_submit() -> str:
+    spec = find_spec("pyspark")
+    if spec is None or not spec.submodule_search_locations:
+        raise MicrobatchError("pyspark is not installed for this Python: pip install microbatch")
+    return str(Path(spec.submodule_search_locations[0], "bin", "spark-submit"))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Fetch into the folder that is named; 0 when Delta's jars are there."""
+    if len(sys.argv) != 2:
+        _say("usage: python -m microbatch.jars DIR")
+        return 2
+    try:
+        fetch(Path(sys.argv[1]))
+    except MicrobatchError as error:
+        _say(str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Dead letters: rows that broke a critical expectation or did not parse, files that could not be read.
+
+A letter holds the input as it came and every reason, so that it can be read, mended and replayed. Two equal bad rows are two
+letters. Letters are written before the target: a batch whose target commit is missing replaces those of its last attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from microbatch.sink import ops
+from microbatch.sink.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import Column, DataFrame
+
+MANY = 20_000  # letters of a batch that Spark writes instead of the driver: about 20 MB of text in the driver's memory
+TABLE = "ops.quarantine"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which batch the letters are from."""
+
+    warehouse: str
+    job: str
+    flow: str
+    query_id: str
+    batch_id: int
+    run_id: str
+    now: str
+
+    def predicate(self) -> str:
+        """SQL that is true for this batch's letters, and for no others."""
+        return f"job = '{self.job}' AND flow = '{self.flow}' AND query_id = '{self.query_id}' AND batch_id = {self.batch_id}"
+
+
+def of_rows(judged: DataFrame, leaves: Column, reasons: Column) -> DataFrame:
+    """The letters of the rows that leave: `kind`, `payload` (JSON of the input row), `reasons`."""
+    from pyspark.sql import functions as F
+
+    return judged.where(leaves).select(F.lit("row").alias("kind"), payload(judged).alias("payload"), reasons.alias("reasons"))
+
+
+def of_text(raw: DataFrame) -> DataFrame:
+    """The letters of what did not parse: `kind`, `payload` (the text itself), `reasons`."""
+    from pyspark.sql import functions as F
+
+    names = ("expectation", "column", "severity", "message")
+    values = (F.lit("parse"), F.lit(""), F.lit("critical"), F.col("_problem"))
+    reason = F.struct(*[value.alias(name) for name, value in zip(names, values, strict=True)])
+    unparsed = raw.where("_unparsed IS NOT NULL")
+    return unparsed.select(F.lit("parse").alias("kind"), F.col("_unparsed").alias("payload"), F.array(reason).alias("reasons"))
+
+
+def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
+    """The letters of files that could not be read: path and size as JSON, and why."""
+    import pyarrow as pa
+
+    records = [
+        {
+            "kind": "file",
+            "payload": json.dumps({"path": path, "size": sizes.get(path)}),
+            "reasons": [{"expectation": "read", "column": "", "severity": "critical", "message": reason}],
+        }
+        for path, reason in sorted(broken.items())
+    ]
+    shape = ops.schema("quarantine")
+    return pa.Table.from_pylist(records, schema=pa.schema([shape.field(name) for name in ("kind", "payload", "reasons")]))
+
+
+def payload(rows: DataFrame) -> Column:
+    """The input row of `_row` as JSON text: it is that text already, or a struct."""
+    from pyspark.sql import functions as F
+
+    is_text = rows.schema["_row"].dataType.simpleString() == "string"
+    return F.col("_row") if is_text else F.to_json("_row", {"ignoreNullFields": "false"})
+
+
+def write(origin: Origin, letters: Sequence[DataFrame], count: int, files: pa.Table | None = None, again: bool = False) -> None:
+    """Write a batch's letters in one commit; nothing where there are none.
+
+    Args:
+        letters: frames as `of_rows` and `of_text` give them, over pinned rows or a repeatable read.
+        count: how many rows they hold, as counted in the pass that pinned the batch.
+        files: as `of_files` gives it.
+        again: whether an earlier attempt at this batch may have left letters, which these replace.
+
+    Raises:
+        RuntimeError: the frames hold another number of rows than were counted: the input changed in between.
+    """
+    if count > MANY:
+        _write_by_spark(origin, letters, files)
+        return
+    import pyarrow as pa
+
+    rows = [letter for frame in letters for letter in frame.toArrow().to_pylist()]
+    if len(rows) != count:
+        raise RuntimeError(f"{len(rows)} letters where {count} were counted")
+    records = _addressed(origin, [*rows, *(files.to_pylist() if files is not None else [])])
+    stored = Table(origin.warehouse, TABLE)
+    if records or (again and stored.exists()):
+        data = pa.Table.from_pylist(records, schema=ops.schema("quarantine"))
+        ops.write(stored, data, predicate=origin.predicate() if again else None)
+
+
+def _addressed(origin: Origin, letters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each letter with its address; the id is the same in every attempt: the batch, the content, and its number among equals."""
+    from datetime import datetime
+
+    now, seen, addressed = datetime.fromisoformat(origin.now), Counter[str](), []
+    for letter in letters:
+        content = f"{origin.query_id}|{origin.batch_id}|{letter['kind']}|{letter['payload']}"
+        seen[content] += 1
+        id_ = hashlib.sha256(f"{content}|{seen[content]}".encode()).hexdigest()[:32]
+        own = {name: getattr(origin, name) for name in ("job", "flow", "query_id", "batch_id", "run_id")}
+        addressed.append({**letter, **own, "id": id_, "quarantined_at": now, "status": "open", "attempts": 1})
+    return addressed
+
+
+def _write_by_spark(origin: Origin, letters: Sequence[DataFrame], files: pa.Table | None) -> None:
+    """Very many letters: one Spark commit that replaces those of an earlier attempt."""
+    from functools import reduce
+
+    from pyspark.sql import DataFrame, Window
+    from pyspark.sql import functions as F
+
+    spark = letters[0].sparkSession
+    frames = [*letters, *([spark.createDataFrame(files)] if files is not None and files.num_rows else [])]
+    union = reduce(DataFrame.unionByName, frames)
+    equal = Window.partitionBy("kind", "payload").orderBy(F.lit(1))
+    content = F.concat_ws("|", F.lit(origin.query_id), F.lit(str(origin.batch_id)), "kind", "payload", F.row_number().over(equal).cast("string"))
+    wide = union.withColumns(
+        {
+            "id": F.substring(F.sha2(content, 256), 1, 32),
+            **{name: F.lit(getattr(origin, name)) for name in ("job", "flow", "query_id", "run_id")},
+            "batch_id": F.lit(origin.batch_id).cast("long"),
+            "quarantined_at": F.lit(origin.now).cast("timestamp"),
+            "status": F.lit("open"),
+            "attempts": F.lit(1).cast("long"),
+        }
+    ).select(*ops.schema("quarantine").names)
+    writer = wide.write.format("delta")
+    stored = Table(origin.warehouse, TABLE)
+    if stored.exists():
+        writer = writer.option("replaceWhere", origin.predicate()).mode("overwrite")
+    writer.save(stored.path)

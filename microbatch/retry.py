@@ -1,0 +1,97 @@
+"""What is transient, and how long to wait: the one place that sleeps.
+
+Only what may pass by itself is tried again: network, locks, concurrent commits, no space. Unknown means stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from microbatch.errors import BatchFailed, JobHeld, MicrobatchError, StateChanged, TransientError, WarehouseUnavailable
+
+Result = TypeVar("Result")
+
+HELD = (
+    "DELTA_CONCURRENT_TRANSACTION",
+    "CONCURRENT_STREAM_LOG_UPDATE",
+    "Multiple streaming queries are concurrently using",
+    "Concurrent update to the log",
+)
+CHANGED = (
+    "DELTA_SOURCE_TABLE_IGNORE_CHANGES",
+    "DELTA_SOURCE_IGNORE_DELETE",
+    "DIFFERENT_DELTA_TABLE_READ_BY_STREAMING_SOURCE",
+    "DELTA_CHANGE_DATA_FILE_NOT_FOUND",
+    "DELTA_FILE_NOT_FOUND",
+    "DELTA_VERSIONS_NOT_CONTIGUOUS",
+    "DELTA_MISSING_CHANGE_DATA",
+    "DELTA_LOG_FILE_NOT_FOUND",
+    "DELTA_SCHEMA_CHANGED",
+)
+NO_ROOM = ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded")
+PASSING = (
+    "DELTA_CONCURRENT",
+    "ConcurrentAppendException",
+    "Connection refused",
+    "Connection reset",
+    "SocketTimeoutException",
+    "Could not find block",
+    "CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND",
+    "Lost executor",
+    "ExecutorLostFailure",
+)
+
+
+def classify(cause: BaseException, flow: str, batch_id: int) -> BaseException:
+    """The error of ours that says what happens next; what is ours already, and what ends the process, stays as it is.
+
+    Spark hands down text, and some Delta errors break PySpark's own look-up of their class: so the text is what is read.
+    """
+    if isinstance(cause, MicrobatchError) or not isinstance(cause, Exception):
+        return cause
+    text = f"{cause} {getattr(cause, 'java_exception', '')}" if not isinstance(cause, OSError) else f"{cause.strerror}: {cause.filename}"
+    if any(mark in text for mark in HELD):
+        return JobHeld(flow, "its checkpoint or table was written by another run meanwhile")
+    if any(mark in text for mark in CHANGED):
+        return StateChanged(flow, line(text), "the table it reads was changed from outside; read it anew with `--accept checkpoint`")
+    if any(mark in text for mark in NO_ROOM):
+        return WarehouseUnavailable("the warehouse or the checkpoints cannot be written", line(text))
+    if any(mark in text for mark in PASSING):
+        return TransientError(f"flow {flow}, batch {batch_id}: {line(text)}")
+    return BatchFailed(flow, batch_id, f"{type(cause).__name__}: {line(text)}")
+
+
+def line(text: str) -> str:
+    """The line of a long Java message that says what is wrong."""
+    lines = [each.strip() for each in text.splitlines() if each.strip() and not each.strip().startswith(("at ", "=="))]
+    told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *NO_ROOM, *PASSING))]
+    return (told or lines or ["no message"])[0][:400]
+
+
+def with_back_off(
+    attempt: Callable[[], Result], attempts: int, first_wait_s: float, max_wait_s: float, told: Callable[[str], None]
+) -> Result:
+    """Call `attempt`; after a transient error again, at most `attempts` times, after 1, 2, 4 times the first wait with jitter.
+
+    Args:
+        told: is given a line before each wait.
+
+    Raises:
+        TransientError: the last one, when all attempts failed. Any other error at once.
+    """
+    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+
+    def say(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0
+        told(f"{error}; again in {wait:.1f} s ({state.attempt_number} of {attempts})")
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(attempts + 1),
+        wait=wait_exponential(multiplier=first_wait_s, max=max_wait_s) + wait_random(0, first_wait_s / 2),
+        before_sleep=say,
+        reraise=True,
+    )
+    return retrying(attempt)

@@ -1,0 +1,114 @@
+"""One flow as one streaming query: start it, carry its batches through the wall, end it between batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microbatch.config import LoadedJob, Suite
+from microbatch.job import Append, Flow, Source
+from microbatch.outcome import Outcome
+from microbatch.retry import classify
+from microbatch.sink.tables import Table
+from microbatch.sources.files import Files
+from microbatch.sources.tables import TableInput
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from microbatch.batch import Work
+
+POLL_S = 0.2  # how often a stop that was asked for is looked at
+
+
+class Stopping(Exception):
+    """Somebody asked the run to end: the batch that would begin now does not."""
+
+
+def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
+    """`<checkpoints>/<job>/<flow>`."""
+    return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
+
+
+def input_of(suite: Suite, job: LoadedJob, flow: Flow) -> Files | TableInput:
+    """What the flow reads, as a thing that can be asked what is pending and be streamed."""
+    checkpoint = checkpoint_of(suite, job, flow)
+    if isinstance(flow.reads, Source):
+        return Files(flow.reads.name, flow.name, flow.reads.schema, job.conf.sources[flow.reads.name], checkpoint)
+    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
+    table = Table(suite.environment.storage["warehouse"], flow.reads)
+    return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by))
+
+
+def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:
+    """What a checkpoint's offsets are offsets of: when it changes, they mean nothing any more."""
+    if isinstance(flow.reads, Source):
+        conf = job.conf.sources[flow.reads.name]
+        return {"kind": conf.kind, "format": conf.format, "path": conf.path, "schema": " ".join(flow.reads.schema.split())}
+    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
+    return {"kind": "table", "table": flow.reads, "changes": changes or bool(flow.recompute_by)}
+
+
+def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
+    """Properties of the flow's target, set when the table is made."""
+    readers = suite.readers_of(flow.writes.table)
+    streamed = any(reader.reads == flow.writes.table for _, reader in readers)
+    needs_changes = streamed and (not isinstance(flow.writes, Append) or any(reader.recompute_by for _, reader in readers))
+    return {"delta.enableChangeDataFeed": "true"} if needs_changes else {}
+
+
+def stream(
+    spark: SparkSession,
+    work: Work,
+    process: Callable[[Work, DataFrame, int], Outcome],
+    stopping: threading.Event,
+    done: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """Take in all that is pending for one flow.
+
+    An exception that leaves a Python foreachBatch reaches Spark as text, and a long one ends in a stack overflow there;
+    SystemExit inside hangs the query for ever. So everything is caught at this wall, the object is kept, a short word goes
+    to Spark, and the kept one is raised when the query has ended.
+
+    Raises:
+        MicrobatchError: what stopped the flow.
+    """
+    outcomes: list[Outcome] = []
+    kept: list[BaseException] = []
+
+    def wall(batch: DataFrame, batch_id: int) -> None:
+        try:
+            if stopping.is_set():
+                raise Stopping
+            query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+            outcome = process(replace(work, query_id=query_id), batch, batch_id)
+            outcomes.append(outcome)
+            done(outcome)
+            work.reached("commit", batch_id)
+        except BaseException as cause:  # the wall: nothing may pass it but a word
+            kept.append(classify(cause, work.flow.name, batch_id) if not isinstance(cause, Stopping) else cause)
+            if kept[-1] is not cause:
+                kept[-1].__cause__ = cause
+            raise RuntimeError("stopped by the engine") from None
+
+    try:
+        query = (
+            work.input.stream(spark)
+            .writeStream.foreachBatch(wall)
+            .queryName(f"{work.job}.{work.flow.name}")
+            .option("checkpointLocation", str(work.checkpoint))
+            .trigger(availableNow=True)
+            .start()
+        )
+        while not query.awaitTermination(POLL_S):
+            pass
+    except Exception as cause:
+        if not kept:
+            batch_id = outcomes[-1].batch_id + 1 if outcomes else max(work.planned, 0)
+            raise classify(cause, work.flow.name, batch_id) from cause
+    if kept and not isinstance(kept[0], Stopping):
+        raise kept[0]
+    return outcomes

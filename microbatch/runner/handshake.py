@@ -1,0 +1,192 @@
+"""Before a flow starts, and without a JVM: its checkpoint is held against its target and the ledger.
+
+Spark trusts a checkpoint blindly: one that was lost makes an append double what the table holds, one that was rolled back makes
+it skip what is new, both without a word. Here what does not fit stops the flow, with the remedy by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microbatch.config import LoadedJob
+from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.job import Flow
+from microbatch.sink import ops
+from microbatch.sink.tables import Table, outcome_of
+from microbatch.sources.tables import numbered
+
+BESIDE = ("replay:", "backfill:")  # ledger rows of work beside the checkpoint
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a flow stands.
+
+    Attributes:
+        query_id: the checkpoint's; None before the first run.
+        committed: the last batch in the target under that id, -1 for none.
+        planned: the last batch Spark planned, -1 for none.
+        done: the last batch Spark committed, -1 for none; less than `planned`: a batch is unfinished.
+    """
+
+    query_id: str | None
+    committed: int
+    planned: int
+    done: int
+
+    @property
+    def unfinished(self) -> bool:
+        return self.planned > self.done
+
+
+def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
+    """Where a flow stands, or the reason why it must not go on.
+
+    Args:
+        reads: what the flow reads (kind, path, schema…): what it was when the checkpoint began must still hold.
+
+    Raises:
+        StateChanged: the checkpoint is damaged, lost, older or foreign, or the target was restored or dropped.
+        ConfigError: the flow reads something else than what its checkpoint has offsets of.
+    """
+    target = Table(warehouse, flow.writes.table)
+    ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(BESIDE)]
+    query_id = _query_id(flow, checkpoint)
+    planned, done = _last(checkpoint / "offsets"), _last(checkpoint / "commits")
+    if query_id is None:
+        _refuse_lost(job, flow, target, ledger)
+        return Standing(None, -1, -1, -1)
+    _refuse_damaged(flow, checkpoint, planned, done)
+    latest = max(ledger, key=lambda batch: batch["started_at"], default=None)
+    if latest and latest["query_id"] != query_id:
+        what = f"the checkpoint {checkpoint} is of another query ({query_id}; the ledger knows {latest['query_id']})"
+        raise StateChanged(flow.name, what, _START_ANEW)
+    mine = [batch for batch in ledger if batch["query_id"] == query_id]
+    committed = target.last_batch(query_id)
+    in_target = -1 if committed is None else committed
+    in_ledger = max((batch["batch_id"] for batch in mine), default=-1)
+    wrote = max((batch["batch_id"] for batch in mine if batch["target_version"] is not None), default=-1)
+    ahead = max(in_target, in_ledger) - planned
+    if ahead > 0:
+        what = f"the checkpoint is older than the table: {target.name} is {ahead} batch{'es' if ahead > 1 else ''} ahead"
+        raise StateChanged(flow.name, what, _START_ANEW)
+    if in_target < wrote or _restored(target, mine):
+        what = f"table {target.name} was dropped or restored: the ledger knows batch {wrote}, the table holds {in_target}"
+        raise StateChanged(flow.name, what, "put the table back, or start anew from the source with `--accept checkpoint`")
+    if max(in_target, in_ledger) < planned - 1:
+        raise StateChanged(flow.name, f"batch {planned - 1} was planned, and neither the table nor the ledger has it", _START_ANEW)
+    _refuse_other_input(checkpoint, job, flow, reads)
+    return Standing(query_id, in_target, planned, done)
+
+
+def remember_input(checkpoint: Path, reads: Mapping[str, Any]) -> None:
+    """Write down what a new checkpoint has offsets of."""
+    file = checkpoint / "microbatch" / "reads.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(reads, sort_keys=True))
+
+
+_START_ANEW = "put the right checkpoint back, or start anew from the source with `--accept checkpoint` (an Append doubles what it holds)"
+
+
+def _of(job: LoadedJob, flow: Flow) -> list[tuple[str, str, Any]]:
+    return [("job", "=", job.name), ("flow", "=", flow.name)]
+
+
+def _last(folder: Path) -> int:
+    return (numbered(folder) or [-1])[-1]
+
+
+def _query_id(flow: Flow, checkpoint: Path) -> str | None:
+    file = checkpoint / "metadata"
+    if not file.exists():
+        if any(numbered(checkpoint / name) for name in ("offsets", "commits")):
+            raise _damaged(flow, file, "is missing")
+        return None
+    try:
+        return str(json.loads(file.read_text())["id"])
+    except (ValueError, KeyError, TypeError) as cause:
+        raise _damaged(flow, file) from cause
+
+
+def _refuse_lost(job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[str, Any]]) -> None:
+    """No checkpoint is fine for a new flow, and for no other."""
+    if ledger:
+        what = f"lost checkpoint; table {target.name} holds batches 0..{max(batch['batch_id'] for batch in ledger)}"
+        raise StateChanged(flow.name, what, _START_ANEW)
+    names = {each.name for each in job.flows}
+    for commit in target.commits():
+        outcome = outcome_of(commit)
+        if outcome and outcome.job == job.name and outcome.flow == flow.name:
+            raise StateChanged(flow.name, f"lost checkpoint; table {target.name} holds batches 0..{outcome.batch_id}", _START_ANEW)
+        if outcome and outcome.job == job.name and outcome.flow not in names:
+            what = f"table {target.name} was written by flow {outcome.flow}, which the job no longer has; was it renamed?"
+            raise StateChanged(flow.name, what, f"name it {outcome.flow} again, or write a new table")
+
+
+def _refuse_damaged(flow: Flow, checkpoint: Path, planned: int, done: int) -> None:
+    if planned < 0 and done < 0:
+        return
+    if done > planned:
+        raise _damaged(flow, checkpoint / "offsets" / str(done), "is missing")
+    for folder, number in (("offsets", planned), ("offsets", planned - 1), ("commits", done)):
+        file = checkpoint / folder / str(number)
+        if number < 0 or not file.exists() and number < planned:
+            continue
+        lines = file.read_text(errors="replace").splitlines()
+        if len(lines) < (3 if folder == "offsets" else 2) or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
+            raise _damaged(flow, file)
+    _refuse_damaged_log(flow, checkpoint, planned)
+
+
+def _refuse_damaged_log(flow: Flow, checkpoint: Path, planned: int) -> None:
+    """The file source's own log, where there is one: it must reach the newest offset, and each entry must be whole."""
+    offset = json.loads((checkpoint / "offsets" / str(planned)).read_text().splitlines()[2])
+    if "logOffset" not in offset:
+        return
+    log = checkpoint / "sources" / "0"
+    for number in range(max(0, offset["logOffset"] - 1), offset["logOffset"] + 1):
+        files = [log / name for name in (str(number), f"{number}.compact") if (log / name).exists()]
+        if not files:
+            raise _damaged(flow, log / str(number), "is missing")
+        lines = files[0].read_text(errors="replace").splitlines()
+        if not lines or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
+            raise _damaged(flow, files[0])
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict) or line == "-"
+    except ValueError:
+        return line == "-"
+
+
+def _restored(target: Table, mine: list[dict[str, Any]]) -> bool:
+    """Whether somebody went back to an older version after the last batch that the ledger knows."""
+    known = max((batch["target_version"] for batch in mine if batch["target_version"] is not None), default=-1)
+    if known < 0:
+        return False
+    newest = target.version()
+    if newest is None or newest < known:
+        return True
+    return any(commit["version"] > known and commit.get("operation") == "RESTORE" for commit in target.commits(max(1, newest - known)))
+
+
+def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> None:
+    file = checkpoint / "microbatch" / "reads.json"
+    if not file.exists():
+        return
+    before = json.loads(file.read_text())
+    changed = [f"{name} was {before.get(name)!r}, is {reads.get(name)!r}" for name in sorted({*before, *reads}) if before.get(name) != reads.get(name)]
+    if changed:
+        what = f"flow {flow.name} reads something else than its checkpoint: {'; '.join(changed)}; put it back, or start anew with --accept checkpoint"
+        raise ConfigError(Problem(f"jobs/{job.name}.py", what))
+
+
+def _damaged(flow: Flow, file: Path, what: str = "cannot be read") -> StateChanged:
+    return StateChanged(flow.name, f"checkpoint damaged: {file} {what}", _START_ANEW)

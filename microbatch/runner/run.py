@@ -1,0 +1,266 @@
+"""One run of one or several jobs, in one process and one session. Plain Python until a flow has something to do."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Literal
+
+from microbatch import session
+from microbatch.config import LoadedJob, Suite
+from microbatch.errors import ConfigError, MicrobatchError, Problem
+from microbatch.job import Flow, tables_read
+from microbatch.observers import Observer
+from microbatch.outcome import Outcome
+from microbatch.retry import with_back_off
+from microbatch.runner.flows import checkpoint_of, input_of, properties_of, reads_of, stream
+from microbatch.runner.handshake import Standing, remember_input, shake
+from microbatch.runner.lock import held
+from microbatch.sink import ops
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from microbatch.shape import Shape
+
+EXIT_CODES_FIRST = (2, 1, 3, 5, 4)  # of several failures, the one that most needs somebody decides
+State = Literal["done", "idle", "failed", "waiting", "stopped"]
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """What became of one flow in a run: `waiting` means that a flow it depends on failed."""
+
+    job: str
+    flow: str
+    state: State
+    outcomes: tuple[Outcome, ...] = ()
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a run, flow by flow, in the order they ran."""
+
+    run_id: str
+    flows: tuple[FlowRun, ...]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for flow in self.flows for outcome in flow.outcomes]
+
+    @property
+    def errors(self) -> list[BaseException]:
+        return [flow.error for flow in self.flows if flow.error is not None]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or of the failures' codes the first of 2, 1, 3, 5, 4."""
+        codes = {error.exit_code if isinstance(error, MicrobatchError) else 1 for error in self.errors}
+        return next((code for code in EXIT_CODES_FIRST if code in codes), 0)
+
+
+@dataclass
+class _Run:
+    """The moving parts of a run."""
+
+    suite: Suite
+    jobs: tuple[str, ...]
+    run_id: str
+    observer: Observer
+    reached: Callable[[str, int], None]
+    stopping: threading.Event
+    spark: SparkSession | None = None
+    shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
+
+    def ready(self) -> SparkSession:
+        """The session, and the shape of every flow; Great Expectations is imported while the JVM starts."""
+        if self.spark is None:
+            from microbatch import checks
+
+            warming = threading.Thread(target=checks.warm, daemon=True)
+            warming.start()
+            self.observer.says("starting Spark")
+            spark = session.start(f"microbatch {' '.join(self.jobs)}", self.suite.spark_conf)
+            warming.join()
+            from microbatch.shape import shapes
+
+            self.shapes = shapes(spark, self.suite, self.jobs)
+            self.spark = spark
+        return self.spark
+
+
+def run(
+    suite: Suite,
+    jobs: Sequence[str],
+    *,
+    flows: Sequence[str] = (),
+    observer: Observer | None = None,
+    reached: Callable[[str, int], None] = lambda step, batch_id: None,
+) -> Report:
+    """Take in all that is there for these jobs, then return.
+
+    Args:
+        jobs: names; their flows run in the order their tables require, across jobs.
+        flows: only these flows; empty for all.
+        reached: told of each step of a batch as it is done; what it raises stops the flow (the test kit's crashes).
+
+    Returns:
+        What became of each flow. A failed flow is in the report, it is not raised.
+
+    Raises:
+        ConfigError: an unknown job or flow.
+        JobHeld: another run holds one of the jobs.
+    """
+    wanted = [(job, flow) for job, flow in suite.ordered(tuple(jobs)) if not flows or flow.name in flows]
+    _refuse_unknown(suite, jobs, flows)
+    this = _Run(suite, tuple(jobs), _run_id(), observer or Observer(), reached, threading.Event())
+    started = datetime.now(timezone.utc)
+    with ExitStack() as locks, _stops(this.stopping, this.observer):
+        for name in sorted(set(jobs)):
+            locks.enter_context(held(suite.environment.storage["checkpoints"], name))
+        this.observer.begins([(job.name, flow.name) for job, flow in wanted])
+        report = Report(this.run_id, tuple(_flows(this, wanted)))
+        for name in jobs:
+            _record(this, suite.job(name), started, [each for each in report.flows if each.job == name])
+    this.observer.ends(report.run_id)
+    return report
+
+
+def _flows(this: _Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[FlowRun]:
+    lost: set[str] = set()  # tables whose flow failed: what reads them waits
+    for job, flow in wanted:
+        if this.stopping.is_set():
+            yield FlowRun(job.name, flow.name, "stopped")
+        elif lost.intersection(tables_read(flow)):
+            lost.add(flow.writes.table)
+            yield FlowRun(job.name, flow.name, "waiting")
+        else:
+            outcomes: list[Outcome] = []
+            try:
+                state = _flow(this, job, flow, outcomes)
+                yield FlowRun(job.name, flow.name, state, tuple(outcomes))
+            except (MicrobatchError, SystemExit) as error:
+                lost.add(flow.writes.table)
+                yield FlowRun(job.name, flow.name, "failed", tuple(outcomes), error)
+
+
+def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> State:
+    """Run one flow; a transient error is tried again by starting the query again: every effect is keyed by the batch."""
+    checkpoint, reads = checkpoint_of(this.suite, job, flow), reads_of(this.suite, job, flow)
+    warehouse = this.suite.environment.storage["warehouse"]
+    input_ = input_of(this.suite, job, flow)
+    standing = shake(warehouse, checkpoint, job, flow, reads)
+    pending = input_.pending()
+    if not pending and not standing.unfinished:
+        return "idle"
+    spark = this.ready()
+    from microbatch.batch import Work, process
+
+    work = Work(
+        warehouse=warehouse,
+        job=job.name,
+        flow=flow,
+        shape=this.shapes[job.name, flow.name],
+        input=input_,
+        checkpoint=checkpoint,
+        query_id=standing.query_id or "",
+        run_id=this.run_id,
+        suite_version=this.suite.version,
+        committed=standing.committed,
+        planned=standing.planned,
+        properties=properties_of(this.suite, flow),
+        reached=this.reached,
+    )
+    remember_input(checkpoint, reads)
+    this.observer.flow_begins(job.name, flow.name, pending)
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        this.observer.batch_ends(outcome, input_.pending())
+
+    def attempt() -> None:
+        now = shake(warehouse, checkpoint, job, flow, reads)
+        stream(spark, _standing_at(work, now), process, this.stopping, done)
+
+    retry = job.conf.retry
+    with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.observer.says)
+    this.observer.flow_ends(job.name, flow.name)
+    return "stopped" if this.stopping.is_set() and input_.pending() else "done" if outcomes else "idle"
+
+
+def _standing_at(work: Work, standing: Standing) -> Work:  # noqa: F821  imported where a flow has something to do
+    return replace(work, committed=standing.committed, planned=standing.planned)
+
+
+def _record(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:
+    """One row in `ops.runs`; none for a run that found nothing to do."""
+    worked = [flow for flow in flows if flow.outcomes or flow.error is not None]
+    if not worked:
+        return
+    report = Report(this.run_id, tuple(flows))
+    finished = datetime.now(timezone.utc)
+    sla_m = job.conf.schedule.sla_m if job.conf.schedule else None
+    record = {
+        "job": job.name,
+        "run_id": this.run_id,
+        "started_at": started,
+        "finished_at": finished,
+        "status": "failed" if report.errors else "done",
+        "exit_code": report.exit_code,
+        "error": "; ".join(_redacted(this.suite, str(error)) for error in report.errors) or None,
+        "sla_met": None if sla_m is None else not report.errors and finished - started <= timedelta(minutes=sla_m),
+        "suite_version": this.suite.version,
+    }
+    if isinstance(next(iter(report.errors), None), ConfigError) and not report.outcomes:
+        return  # nothing ran: what has to be edited is said on stderr, the warehouse is left alone
+    ops.append(this.suite.environment.storage["warehouse"], "runs", [record])
+
+
+def _redacted(suite: Suite, text: str) -> str:
+    for secret in suite.secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _refuse_unknown(suite: Suite, jobs: Sequence[str], flows: Sequence[str]) -> None:
+    import difflib
+
+    names = [flow.name for name in jobs for flow in suite.job(name).flows]
+    problems = []
+    for unknown in [flow for flow in flows if flow not in names]:
+        near = difflib.get_close_matches(unknown, names, 1)
+        problems.append(Problem("--flow", f"{unknown} is no flow of {', '.join(jobs)}; {'did you mean ' + near[0] + '?' if near else 'there are ' + ', '.join(names)}"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _run_id() -> str:
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _stops(stopping: threading.Event, observer: Observer) -> Iterator[None]:
+    """SIGTERM and SIGINT end the run after the batch under way; a second one ends it at once, like a crash."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _: object) -> None:
+        if stopping.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stopping.set()
+        observer.says("stopping after the batch under way; once more stops at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,296 @@
+"""What shape rows have on their way, found by running each transform over empty frames: no data is read, no job runs.
+
+This is where a transform is refused that would drop, multiply or forget rows, by name and source file, before a batch runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microbatch import checks
+from microbatch.config import LoadedJob, Suite
+from microbatch.errors import ConfigError, Problem
+from microbatch.job import Append, Flow, Source, snapshots_of
+from microbatch.sink.tables import Table
+from microbatch.sources.tables import CHANGE_COLUMNS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+INPUT = "__streamed_input"
+DROPS_OR_MULTIPLIES = {
+    "Filter": "drops rows (filter, where or dropna)",
+    "TypedFilter": "drops rows (filter)",
+    "Generate": "multiplies rows (explode)",
+    "Aggregate": "merges rows (groupBy or distinct)",
+    "Distinct": "merges rows (distinct)",
+    "Deduplicate": "merges rows (dropDuplicates)",
+    "DeduplicateWithinWatermark": "merges rows (dropDuplicatesWithinWatermark)",
+    "Union": "multiplies rows (union)",
+    "Intersect": "drops rows (intersect)",
+    "Except": "drops rows (exceptAll or subtract)",
+    "Sample": "drops rows (sample)",
+    "GlobalLimit": "drops rows (limit)",
+    "LocalLimit": "drops rows (limit)",
+    "Offset": "drops rows (offset)",
+    "Tail": "drops rows (tail)",
+    "Expand": "multiplies rows (cube or rollup)",
+    "EventTimeWatermark": "keeps state (withWatermark)",
+}
+NOT_REPEATABLE = {
+    "Rand": "rand()",
+    "Randn": "randn()",
+    "RandStr": "randstr()",
+    "Uniform": "uniform()",
+    "Uuid": "uuid()",
+    "Shuffle": "shuffle()",
+    "CurrentTimestamp": "current_timestamp()",
+    "CurrentDate": "current_date()",
+    "CurrentTime": "current_time()",
+    "LocalTimestamp": "localtimestamp()",
+    "Now": "now()",
+    "UnixTimestampNow": "unix_timestamp() of now",
+    "MonotonicallyIncreasingID": "monotonically_increasing_id()",
+    "SparkPartitionID": "spark_partition_id()",
+    "InputFileName": "input_file_name()",
+}
+JOINS_KEEP = {("LeftOuter", 0), ("RightOuter", 1)}  # the join types that keep each row of their left, or right, side
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A flow's shape.
+
+    Attributes:
+        input: what the transform is given, without the engine's columns.
+        output: the transformed rows, and so the target's columns.
+        plan: the expectations over `output`.
+    """
+
+    input: StructType
+    output: StructType
+    plan: checks.Plan
+
+
+def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tuple[str, str], Shape]:
+    """The shape of every flow of these jobs, by job and flow.
+
+    Raises:
+        ConfigError: with every mistake in schemas, transforms, keys and expectations of these jobs.
+    """
+    found: dict[tuple[str, str], Shape] = {}
+    outputs: dict[str, StructType] = {}
+    problems: list[Problem] = []
+    wanted = set(jobs)
+    for job, flow in suite.ordered(tuple(suite.jobs)):
+        where = _where(job, flow)
+        try:
+            input_ = _input(spark, suite, job, flow, outputs)
+            output = _output(spark, job, flow, input_, outputs)
+            outputs[flow.writes.table] = output
+            if job.name in wanted:
+                _columns(spark, suite, where, flow, input_, output)
+                found[job.name, flow.name] = Shape(input_, output, _plan(spark, job, flow, output))
+        except ConfigError as error:
+            problems += error.problems if job.name in wanted else []
+        except _Unknown:
+            continue  # its input has a mistake that is told already
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+class _Unknown(Exception):
+    """The shape of a table is not known, because the flow that writes it has a mistake."""
+
+
+def reads_changes(suite: Suite, flow: Flow) -> bool:
+    """Whether the flow's input table is read as its changes: it is not only appended to."""
+    return isinstance(flow.reads, str) and not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
+
+
+def _input(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, outputs: Mapping[str, StructType]) -> StructType:
+    if isinstance(flow.reads, Source):
+        conf = job.conf.sources[flow.reads.name]
+        try:
+            schema = spark.createDataFrame([], flow.reads.schema).schema
+        except Exception as cause:
+            raise ConfigError(Problem(_where(job, flow), f"schema of source {flow.reads.name} is not DDL: {_first_line(cause)}")) from cause
+        if conf.metadata:
+            schema = schema.add("_file", "string").add("_file_modified", "timestamp")
+        if conf.unknown_fields == "rescue":
+            schema = schema.add("_rescued", "string")
+        return schema
+    if flow.reads not in outputs:
+        raise _Unknown
+    schema = outputs[flow.reads]
+    if reads_changes(suite, flow) and not flow.recompute_by:
+        extra = spark.createDataFrame([], CHANGE_COLUMNS).schema
+        return type(schema)([field for field in schema if field.name not in extra.fieldNames()] + list(extra))
+    return schema
+
+
+def _output(spark: SparkSession, job: LoadedJob, flow: Flow, input_: StructType, outputs: Mapping[str, StructType]) -> StructType:
+    if flow.transform is None:
+        return input_
+    where, keeps = _where(job, flow), not flow.recompute_by
+    wide = type(input_)([*input_, *spark.createDataFrame([], "_row STRING").schema]) if keeps else input_
+    frames = {}
+    for name, snapshot in snapshots_of(flow).items():
+        if snapshot.table not in outputs:
+            raise _Unknown
+        frames[name] = spark.createDataFrame([], outputs[snapshot.table])
+    source = f"transform {flow.transform.__name__}, {_file_of(flow.transform)}"
+    try:
+        result = flow.transform(spark.createDataFrame([], wide).alias(INPUT), **frames)
+        columns = list(result.columns)
+    except Exception as cause:
+        raise ConfigError(Problem(where, f"{source} line {_line_in(cause, flow.transform)}: {_first_line(cause)}")) from cause
+    problems = [Problem(where, f"{source}: {what}") for what in _refusals(result, keeps)]
+    if keeps and "_row" not in columns:
+        lost = "loses `_row`, the engine's copy of the input row; let columns it does not know pass (select('*', …), withColumn, drop)"
+        problems.append(Problem(where, f"{source}: {lost}"))
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if doubled:
+        problems.append(Problem(where, f"{source}: column {', '.join(doubled)} comes out twice"))
+    if problems:
+        raise ConfigError(*problems)
+    return result.drop("_row").schema
+
+
+def _refusals(result: DataFrame, row_for_row: bool) -> Iterator[str]:
+    """What a transform does that it must not, out of Spark's own analysed plan."""
+    nodes = json.loads(result._jdf.queryExecution().analyzed().toJSON())
+    for name in sorted({NOT_REPEATABLE[name] for name in _expressions(nodes) & NOT_REPEATABLE.keys()}):
+        yield f"uses {name}: a batch that is run again would come out differently; take the value from the input"
+    if row_for_row:
+        tree, _ = _tree(nodes, 0)
+        yield from dict.fromkeys(_on_path(tree))
+
+
+def _expressions(part: Any) -> set[str]:
+    if isinstance(part, dict):
+        own = {part["class"].rsplit(".", 1)[-1].rstrip("$")} if isinstance(part.get("class"), str) else set()
+        return own.union(*[_expressions(value) for value in part.values()])
+    return set().union(*[_expressions(each) for each in part]) if isinstance(part, list) else set()
+
+
+def _tree(nodes: list[dict[str, Any]], at: int) -> tuple[tuple[dict[str, Any], list[Any]], int]:
+    """The plan's nodes come flat, parents first, each with the number of its children."""
+    node, children, next_ = nodes[at], [], at + 1
+    for _ in range(node["num-children"]):
+        child, next_ = _tree(nodes, next_)
+        children.append(child)
+    return (node, children), next_
+
+
+def _on_path(tree: tuple[dict[str, Any], list[Any]]) -> Iterator[str]:
+    """What the nodes between the streamed input and the result do to its rows; a snapshot's own nodes are its own affair."""
+    node, children = tree
+    name = node["class"].rsplit(".", 1)[-1]
+    sides = [number for number, child in enumerate(children) if _holds_input(child)]
+    if not sides:
+        return
+    if name in DROPS_OR_MULTIPLIES:
+        yield f"{DROPS_OR_MULTIPLIES[name]}; a transform is row for row, only a flow with recompute_by aggregates"
+    elif name == "Join":
+        kind = str(node["joinType"].get("object", node["joinType"])).rsplit(".", 1)[-1].rstrip("$")
+        if len(sides) > 1:
+            yield "joins the streamed input with itself"
+        elif (kind, sides[0]) not in JOINS_KEEP:
+            yield f"can drop rows ({_words(kind)} join); use a left join, and an expectation on what it must find"
+    for number in sides:
+        yield from _on_path(children[number])
+
+
+def _holds_input(tree: tuple[dict[str, Any], list[Any]]) -> bool:
+    node, children = tree
+    identifier = node.get("identifier")
+    return (isinstance(identifier, dict) and identifier.get("name") == INPUT) or any(_holds_input(child) for child in children)
+
+
+def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: StructType, output: StructType) -> None:
+    """Hold the names a flow gives against the columns there are, and those against the table there is."""
+    problems, target = [], flow.writes
+    named = {name: getattr(target, name, ()) for name in ("keys", "newest_by", "cluster_by", "partition_by")}
+    for what, names, schema in [*((what, names, output) for what, names in named.items()), ("recompute_by", flow.recompute_by, input_)]:
+        for name in names:
+            if name not in schema.fieldNames():
+                problems.append(Problem(where, f"{what} names {name}, which is no column{_nearest(name, schema.fieldNames())}"))
+    condition = getattr(target, "delete_when", None)
+    if condition:
+        try:
+            spark.createDataFrame([], output).where(condition).schema  # noqa: B018  the analysis is what is wanted
+        except Exception as cause:
+            problems.append(Problem(where, f"delete_when: {_first_line(cause)}"))
+    engine = [name for name in output.fieldNames() if name in ("_row", "_unparsed", "_problem") or name.startswith(("_failed_", "_gx_"))]
+    if engine:
+        problems.append(Problem(where, f"column {', '.join(engine)} has a name of the engine's own; rename it"))
+    problems += _against_table(spark, suite, where, flow, output)
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _against_table(spark: SparkSession, suite: Suite, where: str, flow: Flow, output: StructType) -> Iterator[Problem]:
+    table = Table(suite.environment.storage["warehouse"], flow.writes.table)
+    if not table.exists():
+        return
+    there = {f.name: f.dataType.simpleString() for f in spark.read.format("delta").load(table.path).schema}
+    here = {f.name: f.dataType.simpleString() for f in output}
+    for name in here.keys() & there.keys():
+        if here[name] != there[name]:
+            yield Problem(where, f"column {name} is {here[name]}, in table {table.name} it is {there[name]}; cast it, or write a new table")
+    new = sorted(here.keys() - there.keys())
+    if new and flow.writes.evolve == "fail":
+        yield Problem(where, f'table {table.name} has no column {", ".join(new)}; drop it, or say evolve="add_columns"')
+    gone = sorted(there.keys() - here.keys())
+    if gone:
+        yield Problem(where, f"table {table.name} has column {', '.join(gone)}, the flow no longer gives it; add it, if only as null")
+
+
+def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> checks.Plan:
+    source = job.conf.sources[flow.reads.name] if isinstance(flow.reads, Source) else None
+    return checks.plan(
+        job.expectations.get(flow.name),
+        spark.createDataFrame([], output),
+        not_null=tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else (),
+        only_keys_when=getattr(flow.writes, "delete_when", None),
+        mask=tuple(source.mask) if source else (),
+    )
+
+
+def _where(job: LoadedJob, flow: Flow) -> str:
+    return f"jobs/{job.name}.py flow {flow.name}"
+
+
+def _file_of(function: Callable[..., Any]) -> str:
+    file = inspect.getsourcefile(inspect.unwrap(function)) or "?"
+    return "/".join(Path(file).parts[-2:])
+
+
+def _line_in(cause: BaseException, function: Callable[..., Any]) -> int:
+    """The line of the transform's own file where it went wrong."""
+    file = inspect.getsourcefile(inspect.unwrap(function))
+    lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file and frame.lineno]
+    return lines[-1] if lines else inspect.unwrap(function).__code__.co_firstlineno
+
+
+def _first_line(cause: BaseException) -> str:
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)[:300]
+
+
+def _words(name: str) -> str:
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"

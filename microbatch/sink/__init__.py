@@ -1,0 +1,1 @@
+"""Table writes: the targets of flows by Spark, the engine's own tables by delta-rs."""

@@ -1,0 +1,135 @@
+"""What the engine keeps about its own work, in schema `ops` of the warehouse: written by delta-rs, with no Spark job.
+
+Each append carries the same key as the target's commit (query id and batch id), so that a batch that is run again after a
+crash finds its rows already there. delta-rs records the key but does not refuse a second one: it is looked up first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from microbatch.outcome import Outcome
+from microbatch.sink.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Columns of each table, as pairs of name and Arrow type. A timestamp is in UTC, to the microsecond.
+_LONGS = (
+    "rows_read rows_unparsed rows_transformed rows_written rows_quarantined rows_superseded rows_inserted rows_updated "
+    "rows_deleted target_version"
+).split()
+TABLES: dict[str, dict[str, str]] = {
+    "batches": {
+        **dict.fromkeys(("job", "flow", "run_id", "query_id"), "string"),
+        "batch_id": "long",
+        "started_at": "time",
+        "duration_ms": "long",
+        **dict.fromkeys(("source_start", "source_end"), "string"),
+        **dict.fromkeys(_LONGS, "long"),
+        "newest_at": "time",
+        "suite_version": "string",
+    },
+    "expectations": {
+        **dict.fromkeys(("job", "flow", "run_id", "query_id"), "string"),
+        "batch_id": "long",
+        **dict.fromkeys(("expectation_id", "expectation", "column", "severity"), "string"),
+        "success": "bool",
+        **dict.fromkeys(("evaluated", "unexpected"), "long"),
+        **dict.fromkeys(("observed", "suite_version"), "string"),
+    },
+    "quarantine": {
+        **dict.fromkeys(("id", "job", "flow", "query_id"), "string"),
+        "batch_id": "long",
+        "run_id": "string",
+        "quarantined_at": "time",
+        "kind": "string",
+        "reasons": "reasons",
+        **dict.fromkeys(("payload", "status"), "string"),
+        "attempts": "long",
+    },
+    "runs": {
+        **dict.fromkeys(("job", "run_id"), "string"),
+        **dict.fromkeys(("started_at", "finished_at"), "time"),
+        "status": "string",
+        "exit_code": "long",
+        "error": "string",
+        "sla_met": "bool",
+        "suite_version": "string",
+    },
+}
+
+
+def schema(table: str) -> pa.Schema:
+    """The Arrow schema of one of the tables."""
+    import pyarrow as pa
+
+    reason = pa.struct([(name, pa.string()) for name in ("expectation", "column", "severity", "message")])
+    types = {
+        "string": pa.string(),
+        "long": pa.int64(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+        "reasons": pa.list_(reason),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in TABLES[table].items()])
+
+
+def rows(warehouse: str, table: str, filters: Sequence[tuple[str, str, Any]] = ()) -> list[dict[str, Any]]:
+    """The rows of a table as dicts; none where the table is not there yet.
+
+    Args:
+        filters: as pyarrow takes them, all of which must hold: `[("job", "=", "daily_sales")]`.
+    """
+    stored = Table(warehouse, f"ops.{table}")
+    return stored.open().to_pyarrow_table(filters=list(filters) or None).to_pylist() if stored.exists() else []
+
+
+def record(warehouse: str, outcome: Outcome) -> None:
+    """Write the ledger row of a batch and the results of its expectations, once."""
+    ledger = {**asdict(outcome), "started_at": _time(outcome.started_at), "newest_at": _time(outcome.newest_at)}
+    key = {name: ledger[name] for name in ("job", "flow", "run_id", "query_id", "batch_id", "suite_version")}
+    app_id = outcome.query_id
+    # The ledger comes last: a batch that has its ledger row has all the rest.
+    append(warehouse, "expectations", [{**key, **asdict(result)} for result in outcome.results], (app_id, outcome.batch_id))
+    append(warehouse, "batches", [ledger], (app_id, outcome.batch_id))
+
+
+def append(warehouse: str, table: str, records: Iterable[Mapping[str, Any]], key: tuple[str, int] | None = None) -> None:
+    """Append records to a table; nothing where there are none, or where `key` (transaction id, number) is already there."""
+    import pyarrow as pa
+
+    shape = schema(table)
+    wanted = [{name: each.get(name) for name in shape.names} for each in records]
+    if not wanted:
+        return
+    stored = Table(warehouse, f"ops.{table}")
+    if key is not None:
+        last = stored.last_batch(key[0])
+        if last is not None and last >= key[1]:
+            return
+    write(stored, pa.Table.from_pylist(wanted, schema=shape), key)
+
+
+def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, predicate: str | None = None) -> None:
+    """One commit by delta-rs: an append, or with `predicate` the replacement of the rows it is true for."""
+    from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+
+    transactions = [Transaction(key[0], key[1])] if key else None
+    write_deltalake(
+        stored.path,
+        data,
+        mode="overwrite" if predicate and stored.exists() else "append",
+        predicate=predicate if stored.exists() else None,
+        # Kept for as long as a checkpoint may come back to them; one log entry a batch stays small for years.
+        configuration={"delta.checkpointInterval": "50"} if not stored.exists() else None,
+        commit_properties=CommitProperties(app_transactions=transactions),
+        writer_properties=WriterProperties(compression="SNAPPY"),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

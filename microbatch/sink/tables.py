@@ -1,0 +1,90 @@
+"""Tables of the warehouse as plain Python sees them: where they are, what version they have, what their commits say.
+
+deltalake (delta-rs) reads a log in a few milliseconds without a JVM.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of the warehouse: `silver.sales` lies at `<warehouse>/silver/sales`."""
+
+    warehouse: str
+    name: str
+
+    @cached_property
+    def path(self) -> str:
+        return os.path.join(self.warehouse, *self.name.split("."))
+
+    def exists(self) -> bool:
+        """Whether there is a table at the path."""
+        if urlsplit(self.path).scheme in ("", "file"):
+            log = os.path.join(self.path, "_delta_log")
+            return os.path.isdir(log) and any(name.endswith((".json", ".parquet")) for name in os.listdir(log))
+        from deltalake import DeltaTable
+
+        return DeltaTable.is_deltatable(self.path)
+
+    def open(self) -> DeltaTable:
+        """The table's newest version.
+
+        Raises:
+            deltalake.exceptions.TableNotFoundError: there is none.
+        """
+        from deltalake import DeltaTable
+
+        return DeltaTable(self.path)
+
+    def version(self) -> int | None:
+        """The newest version, or None where there is no table."""
+        return self.open().version() if self.exists() else None
+
+    def last_batch(self, app_id: str) -> int | None:
+        """The last batch that was committed under this transaction id, or None."""
+        return self.open().transaction_version(app_id) if self.exists() else None
+
+    def commits(self, newest: int | None = None) -> Iterator[dict[str, Any]]:
+        """What each commit says of itself, the newest first."""
+        if self.exists():
+            yield from self.open().history(newest)
+
+
+def outcome_of(commit: dict[str, Any]) -> Outcome | None:
+    """The outcome a commit carries, with the counts that only the commit knows, or None where it is not the engine's.
+
+    Rows written are those the commit inserted, updated or deleted by itself: a MERGE says what it did in its own metrics.
+    """
+    text = commit.get("userMetadata")
+    if not text:
+        return None
+    try:
+        outcome = Outcome.from_json(text)
+    except ValueError:
+        return None
+    metrics = commit.get("operationMetrics", {})
+    inserted = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
+    updated = int(metrics.get("numTargetRowsUpdated", 0))
+    deleted = int(metrics.get("numTargetRowsDeleted", 0))
+    written = inserted + updated + deleted if outcome.rows_written == ONLY_THE_COMMIT_KNOWS else outcome.rows_written
+    return replace(
+        outcome,
+        rows_written=written,
+        rows_inserted=inserted,
+        rows_updated=updated,
+        rows_deleted=deleted,
+        rows_superseded=outcome.rows_transformed - outcome.rows_quarantined - written,
+        target_version=commit["version"],
+    )

@@ -1,0 +1,179 @@
+"""One commit a batch: append, upsert or replace, keyed so that doing it twice changes nothing.
+
+Every commit carries Delta's transaction identifiers (`txnAppId` = the checkpoint's query id, `txnVersion` = batch id) and
+the batch's outcome as `userMetadata`. A second commit with the same key is skipped by Delta without a word: that is the
+fence behind the lock, so a batch makes exactly one commit to its target.
+
+Source:
+    Delta Lake manual, "Idempotent table writes in foreachBatch"; the settings on the session hold for MERGE too (tried).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from microbatch.job import Append, Replace, Target, Upsert
+from microbatch.sink.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+GROUP = "_group"  # marks, in the source of a Replace, the row that stands for a group and removes its old rows
+DELETED = "_deleted"  # marks, in the source of an Upsert, the row that removes its key
+TXN_APP, TXN_VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The key of a batch's one commit, and what it says.
+
+    Attributes:
+        metadata: the outcome as JSON.
+        bounds: column -> (smallest, largest) over the batch, for the columns that prune the target's files.
+        properties: table properties, set when the table is made.
+    """
+
+    query_id: str
+    batch_id: int
+    metadata: str
+    bounds: Mapping[str, tuple[Any, Any]]
+    properties: Mapping[str, str]
+
+
+def write(target: Target, table: Table, rows: DataFrame, commit: Commit, groups: DataFrame | None = None) -> None:
+    """Commit a batch's good rows to its target.
+
+    Args:
+        rows: pinned; the columns of the target, nothing of the engine's.
+        groups: for a Replace, the groups that are rewritten: one row a group, the columns of `target.keys`.
+
+    Guarantee:
+        Exactly once per (query id, batch id). A batch with no rows still commits, so that its key is in the log.
+    """
+    spark = rows.sparkSession
+    new = not table.exists()
+    with _keyed(spark, commit):
+        if isinstance(target, Upsert):
+            rows = newest(rows, target)
+        if new:
+            kept = rows.where(~_deleted(target)) if isinstance(target, Upsert) else rows
+            _create(kept, target, table, commit)
+        elif isinstance(target, Append):
+            writer = rows.write.format("delta").mode("append")
+            if target.evolve == "add_columns":
+                writer = writer.option("mergeSchema", "true")
+            writer.save(table.path)
+        elif isinstance(target, Upsert):
+            _upsert(spark, rows, target, table, commit.bounds)
+        else:
+            assert groups is not None, "a Replace names its groups"
+            _replace(spark, rows, target, table, groups)
+
+
+def newest(rows: DataFrame, target: Upsert) -> DataFrame:
+    """One row per key: the newest version; on a tie the one that comes last in an order fixed by the rows themselves."""
+    versions = [F.col(f"`{name}`").desc_nulls_last() for name in target.newest_by]
+    rest = [F.xxhash64(*[f"`{name}`" for name in rows.columns]).desc(), *[F.col(f"`{n}`").desc() for n in _orderable(rows)]]
+    order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *rest)
+    return rows.withColumn("_place", F.row_number().over(order)).where("_place = 1").drop("_place")
+
+
+def _upsert(spark: SparkSession, rows: DataFrame, target: Upsert, table: Table, bounds: Mapping[str, tuple[Any, Any]]) -> None:
+    same = [F.col(f"t.`{key}`") == F.col(f"s.`{key}`") for key in target.keys]
+    # Open-source Delta derives no file pruning from the source: literal bounds keep the MERGE off the files outside them.
+    near = [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, (low, high) in bounds.items() if key in target.keys and low is not None]
+    on = _all([*same, *near])
+    newer = _version("s", target.newest_by) >= _version("t", target.newest_by) if target.newest_by else F.lit(True)
+    # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
+    values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
+    source = rows.withColumn(DELETED, _deleted(target)).alias("s")
+    deleted = F.col(f"s.{DELETED}")
+    merge = _target(spark, table).merge(source, on)
+    if target.evolve == "add_columns":
+        merge = merge.withSchemaEvolution()
+    if target.delete_when:
+        merge = merge.whenMatchedDelete(newer & deleted)
+    merge.whenMatchedUpdate(newer, values).whenNotMatchedInsert(~deleted, values).execute()
+
+
+def _replace(spark: SparkSession, rows: DataFrame, target: Replace, table: Table, groups: DataFrame) -> None:
+    """One MERGE: a row that stands for its group deletes the old rows, all others are inserted. Exact for nulls."""
+    keys = [f"`{key}`" for key in target.keys]
+    removers = groups.select(*keys).withColumn(GROUP, F.lit(True))
+    source = rows.withColumn(GROUP, F.lit(False)).unionByName(removers, allowMissingColumns=True)
+    same = _all([F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys])
+    values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
+    merge = _target(spark, table).merge(source.alias("s"), same & F.col(f"s.{GROUP}"))
+    if target.evolve == "add_columns":
+        merge = merge.withSchemaEvolution()
+    merge.whenMatchedDelete().whenNotMatchedInsert(~F.col(f"s.{GROUP}"), values).execute()
+
+
+def _create(rows: DataFrame, target: Target, table: Table, commit: Commit) -> None:
+    from delta.tables import DeltaTable
+
+    if target.cluster_by:  # the file writer knows no clustering: the table is made first, and its key is not spent on that
+        with _keyed(rows.sparkSession, None):
+            maker = DeltaTable.createIfNotExists(rows.sparkSession).location(table.path).addColumns(rows.schema)
+            for name, value in commit.properties.items():
+                maker = maker.property(name, value)
+            maker.clusterBy(*target.cluster_by).execute()
+        rows.write.format("delta").mode("append").save(table.path)
+        return
+    writer = rows.write.format("delta").mode("append").options(**commit.properties)
+    if target.partition_by:
+        writer = writer.partitionBy(*target.partition_by)
+    writer.save(table.path)
+
+
+@contextmanager
+def _keyed(spark: SparkSession, commit: Commit | None) -> Iterator[None]:
+    """Set the key on the batch's session, and put back what was there: a stray pair would eat the next write."""
+    wanted = (
+        {TXN_APP: commit.query_id, TXN_VERSION: str(commit.batch_id), USER_METADATA: commit.metadata} if commit else {}
+    )
+    before = {name: spark.conf.get(name, None) for name in (TXN_APP, TXN_VERSION, USER_METADATA)}
+    _set(spark, {name: wanted.get(name) for name in before})
+    try:
+        yield
+    finally:
+        _set(spark, before)
+
+
+def _set(spark: SparkSession, settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            spark.conf.unset(name)
+        else:
+            spark.conf.set(name, value)
+
+
+def _target(spark: SparkSession, table: Table) -> Any:
+    from delta.tables import DeltaTable
+
+    return DeltaTable.forPath(spark, table.path).alias("t")
+
+
+def _version(side: str, columns: Sequence[str]) -> Column:
+    # Structs compare field by field, a null being smaller than any value.
+    return F.struct(*[F.col(f"{side}.`{name}`") for name in columns])
+
+
+def _deleted(target: Upsert) -> Column:
+    return F.coalesce(F.expr(target.delete_when), F.lit(False)) if target.delete_when else F.lit(False)
+
+
+def _orderable(rows: DataFrame) -> list[str]:
+    return [name for name, kind in rows.dtypes if "map<" not in kind and kind != "variant"]
+
+
+def _all(conditions: Sequence[Column]) -> Column:
+    return reduce(lambda a, b: a & b, conditions)

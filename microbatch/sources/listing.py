@@ -1,0 +1,144 @@
+"""Which files a folder holds, which of them a checkpoint has taken in, and whether those are still as they were.
+
+Plain Python on local paths: a run that finds nothing to do starts no JVM.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from microbatch.errors import SourceUnavailable, StateChanged
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was seen: path, size in bytes, modification time in ms since 1970."""
+
+    path: str
+    size: int
+    modified_ms: int
+
+
+def is_local(path: str) -> bool:
+    """Whether plain Python can look at the path."""
+    return urlsplit(path).scheme in ("", "file")
+
+
+def local(path: str) -> str:
+    """The plain path of a file URI as Spark writes it (percent-encoded), or of a path."""
+    return unquote(urlsplit(path).path) if path.startswith("file:") else path
+
+
+def files_below(source: str, path: str) -> dict[str, File]:
+    """The files Spark's file source would read: all below the folder, or those a glob names; not `_x`, not `.x`.
+
+    Raises:
+        SourceUnavailable: the folder is not there, or cannot be read.
+    """
+    root = local(path)
+    roots = glob.glob(root) if glob.has_magic(root) else [root]
+    if not roots or not all(os.path.exists(found) for found in roots):
+        raise SourceUnavailable(source, f"{root} is not there; make the folder, or mend `path` in conf")
+    try:
+        return {file.path: file for found in roots for file in _walk(os.path.realpath(found), found)}
+    except OSError as cause:
+        raise SourceUnavailable(source, f"{cause.strerror}: {cause.filename}") from cause
+
+
+def _walk(home: str, path: str) -> Iterator[File]:
+    if os.path.isfile(path):
+        stat = os.stat(path)
+        yield File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "_")) or entry.name.endswith("._COPYING_"):
+                continue
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(home + os.sep):
+                raise PermissionError(1, "a link that leads outside the folder is not read; remove it", entry.path)
+            if entry.is_dir():
+                yield from _walk(home, entry.path)
+            else:
+                stat = entry.stat()
+                yield File(entry.path, stat.st_size, stat.st_mtime_ns // 1_000_000)
+
+
+def logged(checkpoint: Path, after: int, upto: int) -> list[str]:
+    """The paths that Spark's source log took in between two log offsets, `after` excluded, `upto` included.
+
+    Raises:
+        ValueError: the log has a gap there, or a line of it is damaged; the message names the file.
+    """
+    paths: list[str] = []
+    for number in range(after + 1, upto + 1):
+        paths += [entry["path"] for entry in _entries(checkpoint / "sources" / "0", number) if entry["batchId"] == number]
+    return [local(path) for path in paths]
+
+
+def _entries(log: Path, number: int) -> list[dict[str, object]]:
+    for name in (str(number), f"{number}.compact"):
+        file = log / name
+        if file.exists():
+            lines = file.read_text().splitlines()
+            try:
+                return [json.loads(line) for line in lines[1:]]
+            except ValueError as cause:
+                raise ValueError(f"checkpoint damaged: {file}") from cause
+    raise ValueError(f"checkpoint damaged: {log / str(number)} is missing")
+
+
+class Record:
+    """The files each batch of a flow read, as they were then: `<checkpoint>/microbatch/files/<batch>.json`.
+
+    Spark's own log keeps path and time, not the size, and never looks again at a file it has read.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.folder = checkpoint / "microbatch" / "files"
+
+    def keep(self, batch_id: int, files: list[File]) -> None:
+        """Record a batch's files; the first record of a batch stands, so that a file changed in between is seen."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"{batch_id}.json"
+        if not target.exists():
+            half = self.folder / f".{batch_id}.json"
+            half.write_text(json.dumps([[f.path, f.size, f.modified_ms] for f in files]))
+            half.rename(target)
+
+    def of(self, batch_id: int) -> dict[str, File]:
+        """The files recorded for a batch; empty where it has no record."""
+        target = self.folder / f"{batch_id}.json"
+        return {file[0]: File(*file) for file in json.loads(target.read_text())} if target.exists() else {}
+
+    def all(self) -> dict[str, File]:
+        """Every recorded file, by path."""
+        if not self.folder.exists():
+            return {}
+        batches = sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json"))
+        return {path: file for batch in batches for path, file in self.of(batch).items()}
+
+
+def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> None:
+    """Stop where a file that was read is no longer what was read: what was added to it would never be.
+
+    Raises:
+        StateChanged: naming each changed file with its size before and after.
+    """
+    changed = [
+        f"{path} {seen[path].size} -> {file.size} bytes"
+        for path, file in sorted(now.items())
+        if path in seen and (seen[path].size, seen[path].modified_ms) != (file.size, file.modified_ms)
+    ]
+    if changed:
+        raise StateChanged(
+            flow,
+            f"changed after it was read: {', '.join(changed[:5])}{' and more' if len(changed) > 5 else ''}",
+            "put the file back and land the new content under a new name (write as `_name`, then rename), "
+            "or take it as it is with `--accept files`",
+        )

@@ -1,0 +1,155 @@
+"""Tables of the suite as streams: an appended one row for row, an upserted or replaced one as its changes.
+
+Guarantee:
+    At least once, in the order of the table's versions; the same rows for the same two offsets. A table that was
+    overwritten, made anew, or vacuumed before it was read is an error of Delta's, never a gap.
+
+Source:
+    Delta Lake manual, "Delta table as a source" and "Change data feed".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from microbatch.sink.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+OP, CHANGED_AT = "_op", "_changed_at"
+CHANGE_COLUMNS = f"{OP} STRING, {CHANGED_AT} TIMESTAMP"
+LITERAL_GROUPS = 1_000  # above it a list of literals costs more to plan than the files it saves
+
+
+@dataclass(frozen=True)
+class TableInput:
+    """A table of the suite, as one flow reads it.
+
+    Attributes:
+        changes: read the change data feed (`_op`, `_changed_at`) instead of the appended rows.
+        recompute_by: where given, a batch is every row of the groups that changed, as of its end version.
+    """
+
+    table: Table
+    checkpoint: Path
+    changes: bool
+    recompute_by: tuple[str, ...] = ()
+
+    def pending(self) -> int:
+        """Versions no batch has taken in yet, counted without a JVM; 0 where there is no table."""
+        version = self.table.version()
+        if version is None:
+            return 0
+        offset = last_offset(self.checkpoint)
+        if offset is None:
+            return version + 1
+        end = json.loads(offset)
+        taken = end["reservoirVersion"] - (1 if end["index"] < 0 else 0)
+        rest = end["index"] >= 0 and end["index"] + 1 < _files_of(self.table, taken)
+        return max(0, version - taken) + (1 if rest else 0)
+
+    def stream(self, spark: SparkSession) -> DataFrame:
+        """New rows of an appended table; both images of each change of any other."""
+        reader = spark.readStream.format("delta")
+        if self.changes or self.recompute_by:
+            reader = reader.option("readChangeFeed", "true")
+        return reader.load(self.table.path)
+
+    def rows(self, batch: DataFrame) -> DataFrame:
+        """The rows of a micro-batch with `_row`; a change is one row: its image after it, or before a delete."""
+        from pyspark.sql import functions as F
+
+        if self.changes:
+            batch = batch.where("_change_type <> 'update_preimage'").withColumns(
+                {
+                    OP: F.when(F.col("_change_type") == "update_postimage", "update").otherwise(F.col("_change_type")),
+                    CHANGED_AT: F.col("_commit_timestamp"),
+                }
+            )
+            batch = batch.drop("_change_type", "_commit_version", "_commit_timestamp")
+        nothing = F.lit(None).cast("string")
+        return batch.withColumns({"_row": F.struct("*"), "_unparsed": nothing, "_problem": nothing})
+
+    def groups(self, batch: DataFrame) -> DataFrame:
+        """The groups in either image of each change, nulls included: `recompute_by` and `changes`, the rows changed.
+
+        An update has two images and is one change.
+        """
+        from pyspark.sql import functions as F
+
+        change = F.count(F.when(F.col("_change_type") != "update_preimage", 1))
+        return batch.groupBy(*[f"`{name}`" for name in self.recompute_by]).agg(change.alias("_changes"))
+
+    def of_groups(self, spark: SparkSession, groups: DataFrame, count: int, end: str) -> DataFrame:
+        """Every row of the groups as of the batch's end version, with `_row`.
+
+        Args:
+            groups: pinned; one row a group.
+            count: how many; few enough become literals, so that files outside them are not read.
+            end: the batch's end offset, as Spark wrote it.
+        """
+        from pyspark.sql import functions as F
+
+        version = end_version(end)
+        rows = spark.read.format("delta").option("versionAsOf", version).load(self.table.path)
+        if len(self.recompute_by) == 1 and count <= LITERAL_GROUPS:
+            name = f"`{self.recompute_by[0]}`"
+            values = [value for (value,) in groups.select(name).collect()]
+            present = F.col(name).isin([value for value in values if value is not None])
+            rows = rows.where(present | F.col(name).isNull() if None in values else present)
+        else:
+            aliased = F.broadcast(groups.select(*self.recompute_by)).alias("g")
+            rows = rows.alias("r").join(aliased, [F.col(f"r.`{n}`").eqNullSafe(F.col(f"g.`{n}`")) for n in self.recompute_by], "left_semi")
+        return rows.withColumn("_row", F.struct("*"))
+
+
+
+
+
+def _files_of(table: Table, version: int) -> int:
+    """The data files a version holds for a reader, as its indexes count them; where its log is gone, more than any index."""
+    log = Path(table.path) / "_delta_log" / f"{version:020d}.json"
+    if not log.exists():
+        return sys.maxsize
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    changes = sum("cdc" in action for action in actions)
+    return changes or sum("add" in action or "remove" in action for action in actions)
+
+
+def end_version(offset: str) -> int:
+    """The last version of a table that a batch with this end offset has taken in, wholly or in part."""
+    end = json.loads(offset)
+    # An index below 0 stands before the first file of the version: all versions below it are taken in.
+    whole = end["index"] < 0 and not end.get("isStartingVersion")
+    return int(end["reservoirVersion"]) - (1 if whole else 0)
+
+
+def last_offset(checkpoint: Path) -> str | None:
+    """The newest offset of a checkpoint's one source, as Spark wrote it, or None where no batch was planned yet."""
+    planned = numbered(checkpoint / "offsets")
+    return offsets(checkpoint, planned[-1]) if planned else None
+
+
+def offsets(checkpoint: Path, batch_id: int) -> str:
+    """The end offset of a batch; empty for the one before the first.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    if batch_id < 0:
+        return ""
+    file = checkpoint / "offsets" / str(batch_id)
+    lines = file.read_text().splitlines() if file.exists() else []
+    if len(lines) < 3 or not lines[0].startswith("v"):
+        raise ValueError(f"checkpoint damaged: {file}")
+    return lines[2]
+
+
+def numbered(folder: Path) -> list[int]:
+    """The batch ids that have a file in a folder of a checkpoint, in order."""
+    return sorted(int(file.name) for file in folder.iterdir() if file.name.isdigit()) if folder.is_dir() else []
