@@ -135,7 +135,9 @@ def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
     if not work.flow.recompute_by:
         return _counted(replace(held, rows=work.input.rows(batch)))
     changes = Observation("changes")
-    groups = work.input.groups(batch).observe(changes, F.sum("_changes").alias("changes"), F.count(F.lit(1)).alias("groups"))
+    groups = work.input.groups(batch).observe(
+        changes, F.sum("_changes").alias("changes"), F.count(F.lit(1)).alias("groups")
+    )
     pinned = groups.localCheckpoint(eager=True)
     found = changes.get
     rows = work.input.of_groups(spark, pinned, found["groups"], end)
@@ -152,7 +154,9 @@ def shape(work: Work, kept: Kept, spark: SparkSession) -> DataFrame:
     try:
         if kept.groups is not None:
             shaped = transform(rows.drop("_row"), **snapshots)
-            return shaped.withColumn("_row", F.struct("*"))  # a group's letter holds the output row: its input is a whole group
+            return shaped.withColumn(
+                "_row", F.struct("*")
+            )  # a group's letter holds the output row: its input is a whole group
         return transform(rows, **snapshots)
     except Exception as cause:  # whatever a user's function raises is a fault of that function
         raise _broken(work, kept.batch_id, cause) from cause
@@ -181,7 +185,11 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
     except (ExpectationStopped, TransformBroken, SnapshotUnavailable, StateChanged):
         raise
     except Exception as cause:
-        if isinstance(work.input, Files) and unreadable(cause) and not kept.broken.keys() >= {f.path for f in kept.files}:
+        if (
+            isinstance(work.input, Files)
+            and unreadable(cause)
+            and not kept.broken.keys() >= {f.path for f in kept.files}
+        ):
             broken = work.input.broken(spark, [file for file in kept.files if file.path not in kept.broken])
             if broken:
                 return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
@@ -251,16 +259,22 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
         suite_version=work.suite_version,
         results=judged.results,
     )
-    if judged.transformed or kept.groups is not None and kept.changes:
+    if judged.transformed or (kept.groups is not None and kept.changes):
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
         good = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
-        targets.write(work.flow.writes, work.target, good.select(*_quoted(work.shape.output.fieldNames())), commit, kept.groups)
+        targets.write(
+            work.flow.writes, work.target, good.select(*_quoted(work.shape.output.fieldNames())), commit, kept.groups
+        )
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)
         outcome = replace(_of_commit(work, outcome), duration_ms=took_ms)
     outcome = replace(outcome, rows_written=max(0, outcome.rows_written))
     if not outcome.lawful():
-        raise StateChanged(work.flow.name, f"batch {kept.batch_id} does not add up: {outcome}", "this is a fault of the engine; report it")
+        raise StateChanged(
+            work.flow.name,
+            f"batch {kept.batch_id} does not add up: {outcome}",
+            "this is a fault of the engine; report it",
+        )
     ops.record(work.warehouse, outcome)
     work.reached("ledger", kept.batch_id)
     return outcome
@@ -285,7 +299,7 @@ def _results(work: Work, pinned: DataFrame, found: Mapping[str, Any]) -> tuple[R
     if not found["transformed"]:
         return ()
     late = work.shape.plan.late()
-    more = pinned.agg(*late).first().asDict() if late else {}  # distinct counts: Spark does not observe them
+    more = pinned.agg(*late).collect()[0].asDict() if late else {}  # distinct counts: Spark does not observe them
     return tuple(work.shape.plan.results({**found, **more}))
 
 
@@ -320,15 +334,21 @@ def _snapshot(work: Work, spark: SparkSession, wanted: Snapshot) -> DataFrame:
     """
     table = Table(work.warehouse, wanted.table)
     if not table.exists():
-        raise SnapshotUnavailable(work.flow.name, wanted.table, "the table is not there yet; run the flow that writes it")
+        raise SnapshotUnavailable(
+            work.flow.name, wanted.table, "the table is not there yet; run the flow that writes it"
+        )
     opened = table.open()
     count = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
     if count < wanted.min_rows:
-        raise SnapshotUnavailable(work.flow.name, wanted.table, f"it has {count} rows, {wanted.min_rows} are needed (min_rows)")
+        raise SnapshotUnavailable(
+            work.flow.name, wanted.table, f"it has {count} rows, {wanted.min_rows} are needed (min_rows)"
+        )
     if wanted.max_age_h is not None:
         age_h = work.now().timestamp() / 3600 - opened.history(1)[0]["timestamp"] / 3_600_000
         if age_h > wanted.max_age_h:
-            raise SnapshotUnavailable(work.flow.name, wanted.table, f"it is {age_h:.1f} h old, {wanted.max_age_h} are allowed (max_age_h)")
+            raise SnapshotUnavailable(
+                work.flow.name, wanted.table, f"it is {age_h:.1f} h old, {wanted.max_age_h} are allowed (max_age_h)"
+            )
     return spark.read.format("delta").option("versionAsOf", opened.version()).load(table.path)
 
 
@@ -337,7 +357,11 @@ def _of_commit(work: Work, outcome: Outcome) -> Outcome:
         found = outcome_of(commit)
         if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):
             return found
-    raise StateChanged(work.flow.name, f"batch {outcome.batch_id} was committed, and its commit is not in {work.target.name}", "run again")
+    raise StateChanged(
+        work.flow.name,
+        f"batch {outcome.batch_id} was committed, and its commit is not in {work.target.name}",
+        "run again",
+    )
 
 
 def _bounded(work: Work) -> list[str]:
@@ -350,13 +374,17 @@ def _bounded(work: Work) -> list[str]:
 
 def _bounds(work: Work, leaves: Column) -> list[Column]:
     kept = [(key, F.when(~leaves, F.col(f"`{key}`"))) for key in _bounded(work)]
-    return [made for key, value in kept for made in (F.min(value).alias(f"_low_{key}"), F.max(value).alias(f"_high_{key}"))]
+    return [
+        made for key, value in kept for made in (F.min(value).alias(f"_low_{key}"), F.max(value).alias(f"_high_{key}"))
+    ]
 
 
 def _broken(work: Work, batch_id: int, cause: BaseException | None, what: str | None = None) -> TransformBroken:
     transform = work.flow.transform
     name = f"{transform.__module__}.{transform.__name__}" if transform else "none"
-    return TransformBroken(work.flow.name, batch_id, name, what or f"{type(cause).__name__}: {str(cause).splitlines()[0][:300]}")
+    return TransformBroken(
+        work.flow.name, batch_id, name, what or f"{type(cause).__name__}: {str(cause).splitlines()[0][:300]}"
+    )
 
 
 def _raised_by_transform(work: Work, cause: BaseException) -> str | None:
@@ -365,7 +393,11 @@ def _raised_by_transform(work: Work, cause: BaseException) -> str | None:
     if work.flow.transform is None or condition is None:
         return None
     state = getattr(cause, "getSqlState", lambda: None)() or ""
-    return f"{condition}: {str(cause).splitlines()[0][:300]}" if state.startswith("22") or condition == "USER_RAISED_EXCEPTION" else None
+    return (
+        f"{condition}: {str(cause).splitlines()[0][:300]}"
+        if state.startswith("22") or condition == "USER_RAISED_EXCEPTION"
+        else None
+    )
 
 
 def _iso(ms: int) -> str:
@@ -374,5 +406,3 @@ def _iso(ms: int) -> str:
 
 def _quoted(names: list[str]) -> list[str]:
     return [f"`{name}`" for name in names]
-
-

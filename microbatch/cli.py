@@ -17,11 +17,11 @@ import click
 
 from microbatch.errors import ConfigError, MicrobatchError, Problem
 
-SUITE = click.option("--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said.")
+SUITE = click.option(
+    "--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said."
+)
 ENV = click.option("--env", default="local", metavar="NAME", help="The environment: conf/NAME over conf/base.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-
-
 
 
 def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
@@ -60,7 +60,11 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> Non
         if click.get_current_context().params.get("debug"):
             print(_without("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
         known = isinstance(error, MicrobatchError)
-        text = str(error) if known else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
+        text = (
+            str(error)
+            if known
+            else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
+        )
         for line in text.splitlines():
             print(_without(f"microbatch: {line}", secrets), file=sys.stderr)
 
@@ -102,6 +106,85 @@ def audit(suite: Any, job: str) -> int:
     from microbatch.commands import audit as command_
 
     return command_.execute(suite, suite.job(job))
+
+
+@command(group, "plan")
+@click.argument("job")
+def plan(suite: Any, job: str) -> int:
+    """Show the flows in order, their schemas, what is expected of which columns, and what is pending. Writes nothing."""
+    from microbatch.commands import plan as command_
+
+    return command_.execute(suite, suite.job(job))
+
+
+@command(group, "preview")
+@click.argument("job")
+@click.option("--flow", required=True, metavar="F", help="The flow whose rows are shown.")
+@click.option("-n", "count", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many rows.")
+def preview(suite: Any, job: str, flow: str, count: int) -> int:
+    """Show rows as they would come out, and the reasons of those that would leave. Writes nothing."""
+    from microbatch.commands import preview as command_
+
+    loaded = suite.job(job)
+    return command_.execute(suite, loaded, loaded.flow(flow), count)
+
+
+@command(group, "status")
+@click.argument("job", required=False)
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, for programs.")
+def status(suite: Any, job: str | None, as_json: bool) -> int:
+    """Show per flow the last run, its rows, what is pending, how fresh it is, and open letters."""
+    from microbatch.commands import status as command_
+
+    return command_.execute(suite, [suite.job(job)] if job else list(suite.jobs.values()), as_json)
+
+
+@command(group, "docs")
+@click.argument("job")
+def docs(suite: Any, job: str) -> int:
+    """Print the page of a job in Markdown, from code, conf and ledger, with its lineage down to columns."""
+    from microbatch.commands import docs as command_
+
+    return command_.execute(suite, suite.job(job))
+
+
+@group.group("quarantine")
+def quarantine() -> None:
+    """Dead letters: rows, texts and files that left, each with its reasons."""
+
+
+def chooses_letters(function: Callable[..., int]) -> Callable[..., int]:
+    """The options that say which letters of a job are meant."""
+    flow = click.option("--flow", metavar="F", help="Only the letters of this flow.")
+    batch = click.option("--batch", type=int, metavar="N", help="Only those of this batch.")
+    where = click.option(
+        "--where", metavar="SQL", help="Only those it is true for; over the columns of ops.quarantine."
+    )
+    return flow(batch(where(function)))
+
+
+@command(quarantine, "list")
+@click.argument("job")
+@chooses_letters
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=0), help="How many letters.")
+def quarantine_list(suite: Any, job: str, flow: str | None, batch: int | None, where: str | None, limit: int) -> int:
+    """Count the letters of a job by reason, and list the newest."""
+    from microbatch.commands import quarantine as command_
+
+    return command_.list_(command_.Letters(suite, suite.job(job), flow, batch, where), limit)
+
+
+@command(quarantine, "show")
+@click.argument("job")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@chooses_letters
+def quarantine_show(
+    suite: Any, job: str, ids: tuple[str, ...], flow: str | None, batch: int | None, where: str | None
+) -> int:
+    """Show whole letters: the input as it came, every reason, the status. The beginning of an id is enough."""
+    from microbatch.commands import quarantine as command_
+
+    return command_.show(command_.Letters(suite, suite.job(job), flow, batch, where), ids)
 
 
 def main() -> None:

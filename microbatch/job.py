@@ -185,7 +185,7 @@ def in_order(flows: Sequence[Flow]) -> tuple[Flow, ...]:
 
     def visit(flow: Flow, path: tuple[str, ...]) -> None:
         if flow.writes.table in path:
-            circle = path[path.index(flow.writes.table) :] + (flow.writes.table,)
+            circle = (*path[path.index(flow.writes.table) :], flow.writes.table)
             raise ValueError(" <- ".join(circle))
         if flow.writes.table in done:
             return

@@ -66,7 +66,12 @@ class Bar(Observer):
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._flows = list(flows)
-        columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.fields[done]}"))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+        )
         self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
         self._progress.start()
 
@@ -99,6 +104,11 @@ class Bar(Observer):
 def describe(outcome: Outcome) -> str:
     """A batch in one line."""
     parts = [f"{outcome.rows_read:,} read", f"{outcome.rows_written:,} written"]
-    for name, count in (("quarantined", outcome.rows_quarantined + outcome.rows_unparsed), ("superseded", outcome.rows_superseded)):
+    for name, count in (
+        ("quarantined", outcome.rows_quarantined + outcome.rows_unparsed),
+        ("superseded", outcome.rows_superseded),
+    ):
         parts += [f"{count:,} {name}"] if count else []
-    return f"{outcome.job}.{outcome.flow} batch {outcome.batch_id}: {', '.join(parts)}, {outcome.duration_ms / 1000:.1f} s"
+    return (
+        f"{outcome.job}.{outcome.flow} batch {outcome.batch_id}: {', '.join(parts)}, {outcome.duration_ms / 1000:.1f} s"
+    )

@@ -45,7 +45,9 @@ def of_rows(judged: DataFrame, leaves: Column, reasons: Column) -> DataFrame:
     """The letters of the rows that leave: `kind`, `payload` (JSON of the input row), `reasons`."""
     from pyspark.sql import functions as F
 
-    return judged.where(leaves).select(F.lit("row").alias("kind"), payload(judged).alias("payload"), reasons.alias("reasons"))
+    return judged.where(leaves).select(
+        F.lit("row").alias("kind"), payload(judged).alias("payload"), reasons.alias("reasons")
+    )
 
 
 def of_text(raw: DataFrame) -> DataFrame:
@@ -56,7 +58,9 @@ def of_text(raw: DataFrame) -> DataFrame:
     values = (F.lit("parse"), F.lit(""), F.lit("critical"), F.col("_problem"))
     reason = F.struct(*[value.alias(name) for name, value in zip(names, values, strict=True)])
     unparsed = raw.where("_unparsed IS NOT NULL")
-    return unparsed.select(F.lit("parse").alias("kind"), F.col("_unparsed").alias("payload"), F.array(reason).alias("reasons"))
+    return unparsed.select(
+        F.lit("parse").alias("kind"), F.col("_unparsed").alias("payload"), F.array(reason).alias("reasons")
+    )
 
 
 def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
@@ -72,7 +76,9 @@ def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
         for path, reason in sorted(broken.items())
     ]
     shape = ops.schema("quarantine")
-    return pa.Table.from_pylist(records, schema=pa.schema([shape.field(name) for name in ("kind", "payload", "reasons")]))
+    return pa.Table.from_pylist(
+        records, schema=pa.schema([shape.field(name) for name in ("kind", "payload", "reasons")])
+    )
 
 
 def payload(rows: DataFrame) -> Column:
@@ -83,7 +89,9 @@ def payload(rows: DataFrame) -> Column:
     return F.col("_row") if is_text else F.to_json("_row", {"ignoreNullFields": "false"})
 
 
-def write(origin: Origin, letters: Sequence[DataFrame], count: int, files: pa.Table | None = None, again: bool = False) -> None:
+def write(
+    origin: Origin, letters: Sequence[DataFrame], count: int, files: pa.Table | None = None, again: bool = False
+) -> None:
     """Write a batch's letters in one commit; nothing where there are none.
 
     Args:
@@ -135,7 +143,14 @@ def _write_by_spark(origin: Origin, letters: Sequence[DataFrame], files: pa.Tabl
     frames = [*letters, *([spark.createDataFrame(files)] if files is not None and files.num_rows else [])]
     union = reduce(DataFrame.unionByName, frames)
     equal = Window.partitionBy("kind", "payload").orderBy(F.lit(1))
-    content = F.concat_ws("|", F.lit(origin.query_id), F.lit(str(origin.batch_id)), "kind", "payload", F.row_number().over(equal).cast("string"))
+    content = F.concat_ws(
+        "|",
+        F.lit(origin.query_id),
+        F.lit(str(origin.batch_id)),
+        "kind",
+        "payload",
+        F.row_number().over(equal).cast("string"),
+    )
     wide = union.withColumns(
         {
             "id": F.substring(F.sha2(content, 256), 1, 32),

@@ -50,11 +50,17 @@ def classify(cause: BaseException, flow: str, batch_id: int) -> BaseException:
     """
     if isinstance(cause, MicrobatchError) or not isinstance(cause, Exception):
         return cause
-    text = f"{cause} {getattr(cause, 'java_exception', '')}" if not isinstance(cause, OSError) else f"{cause.strerror}: {cause.filename}"
+    text = (
+        f"{cause} {getattr(cause, 'java_exception', '')}"
+        if not isinstance(cause, OSError)
+        else f"{cause.strerror}: {cause.filename}"
+    )
     if any(mark in text for mark in HELD):
         return JobHeld(flow, "its checkpoint or table was written by another run meanwhile")
     if any(mark in text for mark in CHANGED):
-        return StateChanged(flow, line(text), "the table it reads was changed from outside; read it anew with `--accept checkpoint`")
+        return StateChanged(
+            flow, line(text), "the table it reads was changed from outside; read it anew with `--accept checkpoint`"
+        )
     if any(mark in text for mark in NO_ROOM):
         return WarehouseUnavailable("the warehouse or the checkpoints cannot be written", line(text))
     if any(mark in text for mark in PASSING):
@@ -80,7 +86,14 @@ def with_back_off(
     Raises:
         TransientError: the last one, when all attempts failed. Any other error at once.
     """
-    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+    from tenacity import (
+        RetryCallState,
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_exponential,
+        wait_random,
+    )
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

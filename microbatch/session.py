@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,9 @@ LOCAL = {
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
 }
 
-JAVA_OPTIONS = "-Duser.timezone=UTC -XX:+UseParallelGC -XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
+JAVA_OPTIONS = (
+    "-Duser.timezone=UTC -XX:+UseParallelGC -XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
+)
 
 
 def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> SparkSession:
@@ -77,10 +80,12 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
     for key, value in settings.items():
         builder = builder.config(key, value)
     try:
-        spark = builder.getOrCreate()
+        with _quiet_start():
+            spark = builder.getOrCreate()
     except Exception as cause:
         if type(cause).__name__ == "PySparkRuntimeError" and "JAVA_GATEWAY" in str(cause):
-            raise ConfigError(Problem("Java", "could not be started; `make setup` or `apt-get install openjdk-17-jre-headless` gets one")) from cause
+            what = "could not be started; `make setup` or `apt-get install openjdk-17-jre-headless` gets one"
+            raise ConfigError(Problem("Java", what)) from cause
         raise
     spark.sparkContext.setLogLevel("FATAL")  # what stops a flow is said once, in a line, by the engine
     return spark
@@ -100,6 +105,24 @@ def silence() -> None:
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate, logger.disabled = [], False, True
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep what Java and Log4j print while they start off stderr: ten lines that no setting of Spark's reaches.
+
+    The JVM inherits the file it is given for as long as it lives; `MICROBATCH_JVM_LOG` names one to read.
+    """
+    named = os.environ.get("MICROBATCH_JVM_LOG", os.devnull)
+    ours = os.dup(2)
+    with open(named, "ab") as log:
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(ours, 2)
+            os.close(ours)
 
 
 def jars_folder() -> Path | None:
@@ -126,7 +149,9 @@ def _local(jars: Path | None) -> dict[str, str]:
     folder = jars or jars_folder()
     if folder is None:
         raise ConfigError(
-            Problem(".jars", "Delta's jars are missing; `make setup` fetches them, or `python -m microbatch.jars .jars`")
+            Problem(
+                ".jars", "Delta's jars are missing; `make setup` fetches them, or `python -m microbatch.jars .jars`"
+            )
         )
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
+    from microbatch.checks.judging import Plan
+
 INPUT = "__streamed_input"
 DROPS_OR_MULTIPLIES = {
     "Filter": "drops rows (filter, where or dropna)",
@@ -77,7 +79,7 @@ class Shape:
 
     input: StructType
     output: StructType
-    plan: checks.Plan
+    plan: Plan
 
 
 def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tuple[str, str], Shape]:
@@ -117,13 +119,17 @@ def reads_changes(suite: Suite, flow: Flow) -> bool:
     return isinstance(flow.reads, str) and not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
 
 
-def _input(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, outputs: Mapping[str, StructType]) -> StructType:
+def _input(
+    spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, outputs: Mapping[str, StructType]
+) -> StructType:
     if isinstance(flow.reads, Source):
         conf = job.conf.sources[flow.reads.name]
         try:
             schema = spark.createDataFrame([], flow.reads.schema).schema
         except Exception as cause:
-            raise ConfigError(Problem(_where(job, flow), f"schema of source {flow.reads.name} is not DDL: {_first_line(cause)}")) from cause
+            raise ConfigError(
+                Problem(_where(job, flow), f"schema of source {flow.reads.name} is not DDL: {_first_line(cause)}")
+            ) from cause
         if conf.metadata:
             schema = schema.add("_file", "string").add("_file_modified", "timestamp")
         if conf.unknown_fields == "rescue":
@@ -138,7 +144,9 @@ def _input(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, output
     return schema
 
 
-def _output(spark: SparkSession, job: LoadedJob, flow: Flow, input_: StructType, outputs: Mapping[str, StructType]) -> StructType:
+def _output(
+    spark: SparkSession, job: LoadedJob, flow: Flow, input_: StructType, outputs: Mapping[str, StructType]
+) -> StructType:
     if flow.transform is None:
         return input_
     where, keeps = _where(job, flow), not flow.recompute_by
@@ -153,10 +161,15 @@ def _output(spark: SparkSession, job: LoadedJob, flow: Flow, input_: StructType,
         result = flow.transform(spark.createDataFrame([], wide).alias(INPUT), **frames)
         columns = list(result.columns)
     except Exception as cause:
-        raise ConfigError(Problem(where, f"{source} line {_line_in(cause, flow.transform)}: {_first_line(cause)}")) from cause
+        raise ConfigError(
+            Problem(where, f"{source} line {_line_in(cause, flow.transform)}: {_first_line(cause)}")
+        ) from cause
     problems = [Problem(where, f"{source}: {what}") for what in _refusals(result, keeps)]
     if keeps and "_row" not in columns:
-        lost = "loses `_row`, the engine's copy of the input row; let columns it does not know pass (select('*', …), withColumn, drop)"
+        lost = (
+            "loses `_row`, the engine's copy of the input row; let columns it does not know pass "
+            "(select('*', ...), withColumn, drop)"
+        )
         problems.append(Problem(where, f"{source}: {lost}"))
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
@@ -214,24 +227,35 @@ def _on_path(tree: tuple[dict[str, Any], list[Any]]) -> Iterator[str]:
 def _holds_input(tree: tuple[dict[str, Any], list[Any]]) -> bool:
     node, children = tree
     identifier = node.get("identifier")
-    return (isinstance(identifier, dict) and identifier.get("name") == INPUT) or any(_holds_input(child) for child in children)
+    return (isinstance(identifier, dict) and identifier.get("name") == INPUT) or any(
+        _holds_input(child) for child in children
+    )
 
 
 def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: StructType, output: StructType) -> None:
     """Hold the names a flow gives against the columns there are, and those against the table there is."""
     problems, target = [], flow.writes
     named = {name: getattr(target, name, ()) for name in ("keys", "newest_by", "cluster_by", "partition_by")}
-    for what, names, schema in [*((what, names, output) for what, names in named.items()), ("recompute_by", flow.recompute_by, input_)]:
+    for what, names, schema in [
+        *((what, names, output) for what, names in named.items()),
+        ("recompute_by", flow.recompute_by, input_),
+    ]:
         for name in names:
             if name not in schema.fieldNames():
-                problems.append(Problem(where, f"{what} names {name}, which is no column{_nearest(name, schema.fieldNames())}"))
+                problems.append(
+                    Problem(where, f"{what} names {name}, which is no column{_nearest(name, schema.fieldNames())}")
+                )
     condition = getattr(target, "delete_when", None)
     if condition:
         try:
             spark.createDataFrame([], output).where(condition).schema  # noqa: B018  the analysis is what is wanted
         except Exception as cause:
             problems.append(Problem(where, f"delete_when: {_first_line(cause)}"))
-    engine = [name for name in output.fieldNames() if name in ("_row", "_unparsed", "_problem") or name.startswith(("_failed_", "_gx_"))]
+    engine = [
+        name
+        for name in output.fieldNames()
+        if name in ("_row", "_unparsed", "_problem") or name.startswith(("_failed_", "_gx_"))
+    ]
     if engine:
         problems.append(Problem(where, f"column {', '.join(engine)} has a name of the engine's own; rename it"))
     problems += _against_table(spark, suite, where, flow, output)
@@ -247,16 +271,22 @@ def _against_table(spark: SparkSession, suite: Suite, where: str, flow: Flow, ou
     here = {f.name: f.dataType.simpleString() for f in output}
     for name in here.keys() & there.keys():
         if here[name] != there[name]:
-            yield Problem(where, f"column {name} is {here[name]}, in table {table.name} it is {there[name]}; cast it, or write a new table")
+            yield Problem(
+                where,
+                f"column {name} is {here[name]}, in table {table.name} it is {there[name]}; cast it, or write a new table",
+            )
     new = sorted(here.keys() - there.keys())
     if new and flow.writes.evolve == "fail":
         yield Problem(where, f'table {table.name} has no column {", ".join(new)}; drop it, or say evolve="add_columns"')
     gone = sorted(there.keys() - here.keys())
     if gone:
-        yield Problem(where, f"table {table.name} has column {', '.join(gone)}, the flow no longer gives it; add it, if only as null")
+        yield Problem(
+            where,
+            f"table {table.name} has column {', '.join(gone)}, the flow no longer gives it; add it, if only as null",
+        )
 
 
-def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> checks.Plan:
+def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> Plan:
     source = job.conf.sources[flow.reads.name] if isinstance(flow.reads, Source) else None
     return checks.plan(
         job.expectations.get(flow.name),
@@ -279,7 +309,9 @@ def _file_of(function: Callable[..., Any]) -> str:
 def _line_in(cause: BaseException, function: Callable[..., Any]) -> int:
     """The line of the transform's own file where it went wrong."""
     file = inspect.getsourcefile(inspect.unwrap(function))
-    lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file and frame.lineno]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file and frame.lineno
+    ]
     return lines[-1] if lines else inspect.unwrap(function).__code__.co_firstlineno
 
 

@@ -1,7 +1,7 @@
 """What is good data: a Great Expectations suite, held against each micro-batch inside the pass that writes it.
 
-`read` needs neither Spark nor Great Expectations and is quick. `plan` translates a suite once a run: Great Expectations'
-own conditions and aggregates become Columns, which ride in the pass that writes; its own validation makes the results from
+`read` needs neither Spark nor Great Expectations and is quick. `plan` translates a suite once a run: the library's own
+conditions and aggregates become Columns, which ride in the pass that writes; its own validation makes the results from
 the counted numbers.
 """
 

@@ -1,7 +1,7 @@
 """What is wrong with the arguments of an expectation, as far as that shows without the columns.
 
-Great Expectations turns the text '5' into 5.0, true into 1.0, lets a condition without a parser pass and takes a null in
-a set for "no row ever fails", all without a word. Here each of them is a mistake.
+Great Expectations turns the text '5' into 5.0, true into 1.0, lets a condition without a parser pass and takes a null
+in a set for "no row ever fails", all without a word. Here each of them is a mistake.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _REPORTING = ("result_format", "catch_exceptions")  # how Great Expectations its
 _BESIDE = ("severity", "meta", "id", "notes", "description", "type", "rendered_content")
 _PARSERS = ("spark", "great_expectations", "great_expectations__experimental__")
 _NEEDED = (
-    "column", "column_A", "column_B", "column_list", "column_set", "value_set", "value_pairs_set", "regex", "regex_list",
-    "type_", "type_list", "value", "sum_total", "unexpected_rows_query",
+    "column", "column_A", "column_B", "column_list", "column_set", "value_set", "value_pairs_set", "regex",
+    "regex_list", "type_", "type_list", "value", "sum_total", "unexpected_rows_query",
 )  # fmt: skip
 _TEXTS = ("column", "column_A", "column_B", "regex", "type_")
 _LISTS = ("column_list", "value_set", "value_pairs_set", "regex_list", "type_list")
@@ -89,11 +89,12 @@ def _condition(kind: str, kwargs: Mapping[str, Any]) -> Iterator[Fault]:
 def _sets(kwargs: Mapping[str, Any]) -> Iterator[Fault]:
     for key in ("value_set", "value_pairs_set"):
         values = kwargs.get(key)
-        if key == "value_set" and isinstance(values, list) and None in values:
+        if not isinstance(values, list):
+            continue
+        if key == "value_set" and None in values:
             yield key, f"{key} holds a null, with which no row would ever fail; take it out, nulls are not looked at"
-        if key == "value_pairs_set" and isinstance(values, list):
-            if any(not isinstance(pair, list) or len(pair) != 2 for pair in values):
-                yield key, f"{key} must be a list of pairs, for instance [[1, 2], [3, 4]]"
+        if key == "value_pairs_set" and any(not isinstance(pair, list) or len(pair) != 2 for pair in values):
+            yield key, f"{key} must be a list of pairs, for instance [[1, 2], [3, 4]]"
 
 
 def _bounds(kwargs: Mapping[str, Any]) -> Iterator[Fault]:
@@ -107,7 +108,8 @@ def _bounds(kwargs: Mapping[str, Any]) -> Iterator[Fault]:
             yield key, f"{key} is the text '{bound}'; write the number without quotes"
         elif isinstance(bound, float) and bound != bound:
             yield key, f"{key} is not a number (NaN); write one"
-    if isinstance(low, int | float) and isinstance(high, int | float) or isinstance(low, str) and isinstance(high, str):
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    if numbers or (isinstance(low, str) and isinstance(high, str)):
         strict = kwargs.get("strict_min") or kwargs.get("strict_max")
         if low > high or (low == high and strict):  # type: ignore[operator]
             yield "min_value", f"min_value {low} is not below max_value {high}, so no value could pass; change one"

@@ -1,7 +1,7 @@
 """The expectations that can be held against a micro-batch, and why the others cannot.
 
-Names and arguments are those of Great Expectations 1.24. A test holds this page against its registry and against what its
-own metric graph can give in one pass, so a name that is missing or misplaced here does not go unnoticed.
+Names and arguments are those of Great Expectations 1.24. A test holds this page against its registry and against what
+its own metric graph can give in one pass, so a name that is missing or misplaced here does not go unnoticed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ _GONE = "is not usable in this version of Great Expectations; leave it out"
 
 REFUSED: dict[str, str] = {
     "expect_column_values_to_match_strftime_format": _UDF + "use expect_column_values_to_match_regex",
-    "expect_column_values_to_be_json_parseable": _UDF + f"use {SQL_RULE} with try_parse_json(<column>) IS NULL",
+    "expect_column_values_to_be_json_parseable": _UDF
+    + f"use {SQL_RULE} with <column> IS NOT NULL AND try_parse_json(<column>) IS NULL",
     "expect_column_values_to_match_json_schema": _UDF + f"use {SQL_RULE} over get_json_object",
     "expect_column_value_z_scores_to_be_less_than": "needs the mean of the whole batch before it can judge a row; "
     "use expect_column_values_to_be_between",

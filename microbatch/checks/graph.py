@@ -1,12 +1,12 @@
-"""Great Expectations' own metric graph over an empty frame: its conditions and aggregates as Columns, its results from numbers.
+"""Great Expectations' own metric graph: its conditions and aggregates as Columns, its results from counted numbers.
 
-Nothing is written by hand a second time. The graph of each expectation is resolved as far as it needs no rows, which gives
-Columns; the numbers those Columns count are put back into the same graph, and `metrics_validate` makes the result of them.
-What needs the rows in between raises `NeedsRows`, so no list of such expectations has to be kept.
+Nothing is written by hand a second time. The graph of each expectation is resolved as far as it needs no rows, which
+gives Columns; the numbers that those Columns count are put back into the same graph, and `metrics_validate` makes the
+result of them. What needs the rows in between raises `NeedsRows`, so no list of such expectations has to be kept.
 
-This is the one module that uses what Great Expectations keeps private (its Spark engine, `ValidationGraph`, the names of its
-metrics): the public API runs one Spark job and more for each expectation. The pin is 1.24; the test of equality with Great
-Expectations' own validator is what holds it.
+This and `engine` are the modules that use what Great Expectations keeps private (its Spark engine, `ValidationGraph`,
+the names of its metrics): the public API runs one Spark job and more for each expectation. The pin is 1.24; the test of
+equality with Great Expectations' own validator is what holds it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
-from types import SimpleNamespace
 from typing import Any
 
 from great_expectations.exceptions import MetricResolutionError
-from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.registry import get_metric_provider
 from great_expectations.validator.validation_graph import ValidationGraph
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-_BATCH = "batch"
+from microbatch.checks.engine import BATCH, Engine, NeedsRows, Unknown
+
 _FORMAT: dict[str, Any] = {
     "result_format": {"result_format": "BASIC", "partial_unexpected_count": 20, "include_unexpected_rows": False}
 }
@@ -37,82 +35,6 @@ _PARTIAL = (".condition", ".map", ".aggregate_fn")
 _SQL_COUNT, _SQL_ROWS = "unexpected_rows_query.row_count", "unexpected_rows_query.table"
 
 MetricId = tuple[str, str, str]
-
-
-class NeedsRows(Exception):
-    """A metric wants the rows themselves, or a number over all of them: it cannot ride in the pass that writes."""
-
-
-class _Unknown:
-    """A number that only the rows can give. Whoever looks at it needs the rows."""
-
-    def __init__(self, name: str) -> None:
-        self.__dict__["_name"] = name
-
-    def _used(self, *_: object) -> Any:
-        raise NeedsRows(f"its condition depends on {self.__dict__['_name']} of the whole batch")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = _used
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _used
-    __iter__ = __len__ = __getitem__ = __neg__ = __abs__ = __index__ = __getattr__ = _used
-    __hash__ = object.__hash__
-
-
-class _Filters:
-    """Stands where Great Expectations expects a DataFrame, and remembers what it filters by."""
-
-    def __init__(self, frame: DataFrame, conditions: tuple[Column, ...] = ()) -> None:
-        self._frame, self._conditions = frame, conditions
-
-    def filter(self, condition: Column | str) -> _Filters:
-        added = F.expr(condition) if isinstance(condition, str) else condition
-        return _Filters(self._frame, (*self._conditions, added))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._frame, name)
-
-    def condition(self) -> Column | None:
-        return reduce(lambda left, right: left & right, self._conditions) if self._conditions else None
-
-
-class Engine(SparkDFExecutionEngine):  # type: ignore[misc]  # the library ships no types for it
-    """Great Expectations' Spark engine over an empty frame: it hands out Columns and never runs a job."""
-
-    def __init__(self, empty: DataFrame) -> None:
-        super().__init__(spark=empty.sparkSession, persist=False)
-        self.load_batch_data(_BATCH, empty)
-        self.empty = empty
-        self.blind = False
-
-    def resolve_metric_bundle(self, metric_fn_bundle: Any) -> Any:
-        if not metric_fn_bundle:
-            return {}
-        names = ", ".join(metric.metric_configuration.metric_name for metric in metric_fn_bundle)
-        raise NeedsRows(f"it needs {names} of the whole batch first")
-
-    def get_domain_records(self, domain_kwargs: dict[str, Any]) -> Any:
-        if self.blind:
-            raise NeedsRows("it reads the rows themselves, not counts")
-        return super().get_domain_records(domain_kwargs)
-
-    def domain(self, domain_kwargs: Mapping[str, Any]) -> Column | None:
-        """The rows a metric looks at (row_condition, null filter, ignore_row_if) as a condition; None: all of them."""
-        cache = self.batch_manager.batch_data_cache
-        real = cache[_BATCH]
-        cache[_BATCH] = SimpleNamespace(dataframe=_Filters(self.empty))
-        try:
-            condition: Column | None = super().get_domain_records(dict(domain_kwargs)).condition()
-            return condition
-        finally:
-            cache[_BATCH] = real
-
-    @contextmanager
-    def blinded(self) -> Iterator[None]:
-        self.blind = True
-        try:
-            yield
-        finally:
-            self.blind = False
 
 
 @dataclass
@@ -137,8 +59,8 @@ class Translated:
 
     def failed(self) -> Column:
         """True where the row is bad; never null, because a null condition is no failure in Great Expectations."""
-        assert self.condition is not None
-        return surely(self.condition if self.domain is None else self.domain & self.condition)
+        condition = F.lit(False) if self.condition is None else self.condition
+        return surely(condition if self.domain is None else self.domain & condition)
 
 
 def surely(condition: Column) -> Column:
@@ -163,7 +85,7 @@ def build(kind: str, kwargs: Mapping[str, Any], **about: Any) -> Any:
     import great_expectations.expectations.core  # noqa: F401  fills the registry
 
     expectation = ExpectationConfiguration(type=kind, kwargs=dict(kwargs), **about).to_domain_obj()
-    expectation.batch_id = _BATCH
+    expectation.batch_id = BATCH
     return expectation
 
 
@@ -188,7 +110,7 @@ def translate(
         return _sql_rule(expectation, graph, wanted, failed, only, predicate)
     nodes = {node.id: node for edge in graph.edges for node in (edge.left, edge.right) if node is not None}
     first = [n for n in nodes.values() if n.metric_name.endswith(_PARTIAL) or n.metric_name in _SCHEMA_METRICS]
-    later = {n.id: _Unknown(n.metric_name) for n in nodes.values() if n not in first}
+    later = {n.id: Unknown(n.metric_name) for n in nodes.values() if n not in first}
     known = {key: value for key, value in _fill(_graph(engine, first), later).items() if key not in later}
     made = Translated(expectation, graph, known)
     _add_rule(engine, made, wanted, failed, only)
@@ -251,6 +173,8 @@ def _add_rule(engine: Engine, made: Translated, wanted: list[Any], failed: Colum
     if found is None:
         return  # the "of type" expectations have none on Spark: they look at the schema
     made.condition, compute, accessor = found[1]
+    if getattr(made.expectation, "row_condition", None) is not None and compute.get("row_condition") is None:
+        raise NeedsRows("Great Expectations leaves out its row_condition; use unexpected_rows_expectation")
     made.domain = _both(engine.domain({**compute, **accessor}), only)
     for metric in wanted:
         if metric.metric_name == f"{name}.unexpected_count":
@@ -292,8 +216,8 @@ def _within(engine: Engine, made: Translated, metric: Any, domain: Column, acces
         return F.sum(F.when(surely(domain & condition), 1).otherwise(0))
     if "column" not in accessor:
         raise NeedsRows(f"{name} cannot be cut to some of the rows in one pass")
-    # Every column aggregate skips nulls, so a value that is null outside of the domain is a value left out; the function
-    # under the library's decorators is the one that takes the Column.
+    # Every column aggregate skips nulls, so a value that is null outside of the domain is a value left out; the
+    # function under the library's decorators is the one that takes the Column.
     provider, function = get_metric_provider(metric_name=metric.metric_name, execution_engine=engine)
     cut = F.when(domain, F.col(accessor["column"]))
     aggregate: Column = inspect.unwrap(function)(

@@ -1,4 +1,4 @@
-"""A plan that is ready: rules as bits of one mask, counts as aggregates of one pass, results from the counted numbers."""
+"""A plan that is ready: rules as bits of one mask, counts as aggregates of one pass, results from those counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from microbatch.checks.graph import Engine, MetricId, Translated, validate
+from microbatch.checks.engine import Engine
+from microbatch.checks.graph import MetricId, Translated, validate
 from microbatch.checks.suite import Entry
 from microbatch.checks.wording import requirement
 from microbatch.outcome import Result
@@ -202,9 +203,9 @@ ROWS: MetricId = ("rows", "", "")
 def _sentence(check: Check, result: Result) -> str:
     named = f"{result.expectation} ({result.expectation_id}): {requirement(check.entry.type, check.entry.kwargs)}"
     if result.unexpected is None:
-        return f"{named}, observed {result.observed if result.observed is not None else 'that it does not'}"
+        return f"{named}, but it does not" if result.observed is None else f"{named}, observed {result.observed}"
     asked = "" if check.rule is None or check.rule.mostly is None else f", and mostly is {check.rule.mostly}"
-    return f"{named}; {result.unexpected} of {result.evaluated} rows do not{asked}"
+    return f"{named}; {result.unexpected} of {result.evaluated} rows break it{asked}"
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from microbatch.checks import graph, refusals
 from microbatch.checks.arguments import rule_kwargs
 from microbatch.checks.catalogue import NOT_NULL, SQL_RULE, UNIQUE
+from microbatch.checks.engine import Engine
 from microbatch.checks.judging import ROWS, Check, Plan, Rule, bit
 from microbatch.checks.predicate import predicate_of
 from microbatch.checks.suite import Entry, ExpectationFile
@@ -51,13 +52,13 @@ class _Planner:
         mask: Sequence[str],
     ) -> None:
         self.file, self.empty, self.keys, self.mask = file, empty, tuple(not_null), tuple(mask)
-        self.engine = graph.Engine(empty)
+        self.engine = Engine(empty)
         self.problems: list[Problem] = []
         self.checks: list[Check] = []
         self.kept = self._kept(only_keys_when)
 
     def implicit(self) -> list[Entry]:
-        """A critical not-null for each key that the file does not hold to it already: a null in a key matches nothing."""
+        """A critical not-null for each key that the file does not hold to it: a null in a key matches nothing."""
         covered = {
             str(entry.kwargs.get("column")).lower()
             for entry in (self.file.entries if self.file else ())
@@ -148,8 +149,7 @@ class _Planner:
             self.empty.agg(*made.numbers.values())  # analysed here, so that a wrong type is this expectation's problem
         if predicate is not None:
             made.numbers[ROWS] = F.count(F.lit(1) if only is None else F.when(only, 1))
-        # Great Expectations' metric ids leave out a row_condition that is an object, so they do not tell domains apart.
-        scope = f"{'all' if only is None else 'kept'} {entry.kwargs.get('row_condition')}"
+        scope = "all" if only is None else "kept"
         named = ",".join(str(name) for name in columns)
         rule = None if made.condition is None else self._rule(entry, columns, named, index)
         return Check(entry, named, made, scope, rule)

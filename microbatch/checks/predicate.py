@@ -1,7 +1,7 @@
 """The SQL rule: what `SELECT * FROM {batch} WHERE <predicate>` says about one row.
 
-Only this one shape can be judged row by row. It is read by a small scanner that knows quotes and comments, not by searching
-the text: a WHERE or a semicolon inside a string is no keyword.
+Only this one shape can be judged row by row. It is read by a small scanner that knows quotes and comments, not by
+searching the text: a WHERE or a semicolon inside a string is no keyword.
 """
 
 from __future__ import annotations

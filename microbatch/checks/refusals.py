@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ByteType, DecimalType, IntegerType, LongType, ShortType, StructType
 
 from microbatch.checks.catalogue import nearest
-from microbatch.checks.graph import NeedsRows
+from microbatch.checks.engine import NeedsRows
 from microbatch.checks.suite import Entry
 from microbatch.checks.wording import columns_of
 
@@ -27,11 +27,9 @@ def by_schema(entry: Entry, schema: StructType) -> Iterator[str]:
     """What Great Expectations would not say, or not clearly: missing columns, and bounds that a double cannot hold."""
     types = {field.name.lower(): field.dataType for field in schema.fields}
     if entry.type not in _SCHEMA_ONLY:
-        for name in columns_of(entry.kwargs):
-            if not isinstance(name, str):
-                yield f"column {name!r} must be text"
-            elif name.lower() not in types:
-                yield f"there is no column {name}{nearest(name, schema.names) or '; there are ' + ', '.join(schema.names)}"
+        for name in map(str, columns_of(entry.kwargs)):
+            if name.lower() not in types:
+                yield _no_column(name, schema.names)
     column = entry.kwargs.get("column")
     whole = isinstance(types.get(str(column).lower()), ByteType | ShortType | IntegerType | LongType | DecimalType)
     for key in ("min_value", "max_value"):
@@ -85,7 +83,7 @@ def explain(error: Exception, names: list[str]) -> str:
     if isinstance(error, PySparkException):
         missing = _unresolved(error)
         if missing:
-            return f"there is no column {missing}{nearest(missing, names) or '; there are ' + ', '.join(names)}"
+            return _no_column(missing, names)
     details = getattr(error, "errors", None)
     if callable(details):  # pydantic's ValidationError
         return "; ".join(dict.fromkeys(_field(detail) for detail in details()))
@@ -110,6 +108,10 @@ def sample(schema: StructType, spark: Any) -> DataFrame:
         value = values.get(kind) or ("'77'" if kind.startswith(plain) else "true" if kind == "boolean" else "null")
         columns.append(F.expr(value).try_cast(field.dataType).alias(field.name))
     return spark.range(0, 1, 1, numPartitions=1).select(*columns)  # one partition: an aggregate needs no shuffle
+
+
+def _no_column(name: str, names: list[str]) -> str:
+    return f"there is no column {name}{nearest(name, names) or '; there are ' + ', '.join(names)}"
 
 
 def _unresolved(error: PySparkException) -> str:

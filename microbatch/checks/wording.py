@@ -17,10 +17,13 @@ _PREFIXES = (
     "expect_select_column_values_to_", "expect_column_values_to_", "expect_compound_columns_to_",
     "expect_multicolumn_values_to_",
 )  # fmt: skip
-_SHOWN_OTHERWISE = frozenset(
-    ("column", "column_A", "column_B", "column_list", "mostly", "condition_parser", "row_condition", "ignore_row_if")
-    + ("min_value", "max_value", "strict_min", "strict_max", "or_equal", "result_format", "catch_exceptions")
-)
+_SHOWN_OTHERWISE = {
+    "column", "column_A", "column_B", "column_list", "mostly", "condition_parser", "row_condition", "ignore_row_if",
+    "min_value", "max_value", "strict_min", "strict_max", "or_equal", "result_format", "catch_exceptions",
+}  # fmt: skip
+
+
+_PLAIN = {"value", "value_set", "value_pairs_set", "regex", "regex_list", "type_", "type_list", "column_set"}
 
 
 def columns_of(kwargs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -78,7 +81,11 @@ def _subject_and_demand(kind: str, kwargs: Mapping[str, Any]) -> tuple[str, str]
         subject = _measure(kind, kwargs)
     if words == "be_between":
         return subject, _between(kwargs)
-    rest = ", ".join(_value(value) for key, value in kwargs.items() if key not in _SHOWN_OTHERWISE)
+    given = {key: value for key, value in kwargs.items() if key not in _SHOWN_OTHERWISE}
+    if kind.startswith("expect_table_") and "column_list" in kwargs:
+        given["column_set"] = kwargs["column_list"]
+    said = [_value(value) if key in _PLAIN else f"({key} {_value(value)})" for key, value in given.items()]
+    rest = " ".join(said)
     words = words.replace("be_in_set", "be one of").replace("be_in_type_list", "be of one of the types")
     return subject, f"{words.replace('_', ' ')}{f' {rest}' if rest else ''}"
 
@@ -100,6 +107,7 @@ def _between(kwargs: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
-        shown = ", ".join(_value(item) for item in value[:_LONGEST_LIST])
+        items = [f"({_value(item)})" if isinstance(item, list | tuple) else _value(item) for item in value]
+        shown = ", ".join(items[:_LONGEST_LIST])
         return f"{shown}, … ({len(value)} in all)" if len(value) > _LONGEST_LIST else shown
     return "null" if value is None else str(value)

@@ -6,20 +6,28 @@ removed, doubled or added beside the engine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Upsert
-from microbatch.outcome import Outcome
+from microbatch.runner.flows import input_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources.files import Files
+from microbatch.sources.listing import Record
 from microbatch.sources.tables import end_version, last_offset
 
-HARMLESS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CREATE TABLE", "CREATE OR REPLACE TABLE", "ADD COLUMNS")
+HARMLESS = (
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+    "SET TBLPROPERTIES",
+    "CREATE TABLE",
+    "CREATE OR REPLACE TABLE",
+    "ADD COLUMNS",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,9 @@ def execute(suite: Suite, job: LoadedJob) -> int:
             print(finding)
             good = good and (isinstance(finding, Equation) and finding.holds)
     total = sum(each["rows_read"] for each in _ledger(suite, job))
-    print(f"{job.name}: {'every row is accounted for' if good else 'NOT every row is accounted for'} ({total:,} rows read in all)")
+    print(
+        f"{job.name}: {'every row is accounted for' if good else 'NOT every row is accounted for'} ({total:,} rows read in all)"
+    )
     return 0 if good else 1
 
 
@@ -61,7 +71,9 @@ def findings(suite: Suite, job: LoadedJob, flow: Flow) -> Iterator[Equation | st
     if not ledger and not target.exists():
         yield Equation(flow.name, "rows read", 0, "rows in a table that is not there yet", 0)
         return
-    total = {name: sum(each[name] for each in ledger) for name in ledger[0] if name.startswith("rows_")} if ledger else {}
+    total = (
+        {name: sum(each[name] for each in ledger) for name in ledger[0] if name.startswith("rows_")} if ledger else {}
+    )
     sums = {name: total.get(name, 0) for name in ops.TABLES["batches"] if name.startswith("rows_")}
     if not flow.recompute_by:
         right = "unparsed + transformed"
@@ -85,47 +97,52 @@ def _letters(suite: Suite, job: LoadedJob, flow: Flow, sums: dict[str, int]) -> 
         yield Equation(flow.name, column.replace("rows_", ""), sums[column], f"letters of kind {kind}", count)
 
 
-def _target(suite: Suite, job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
+def _target(
+    suite: Suite, job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[str, Any]]
+) -> Iterator[Equation | str]:
     """What the table holds is what this and other flows' commits put there, and each commit is the engine's."""
     if not target.exists():
-        yield Equation(flow.name, "written", sum(each["rows_written"] for each in ledger), f"rows in {target.name}, which is not there", 0)
+        yield Equation(
+            flow.name,
+            "written",
+            sum(each["rows_written"] for each in ledger),
+            f"rows in {target.name}, which is not there",
+            0,
+        )
         return
     opened = target.open()
     in_table = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
-    net = foreign = 0
-    for commit in target.commits():
-        outcome = outcome_of(commit)
-        if outcome is not None and (outcome.job, outcome.flow) != (job.name, flow.name):
-            foreign += outcome.rows_inserted - outcome.rows_deleted
-        elif outcome is None and commit.get("operation") not in HARMLESS:
-            yield f"FAILED  {flow.name}: version {commit['version']} of {target.name} ({commit.get('operation')}) is not a commit of the engine"
-        net += 0
-    for each in ledger:
-        net += each["rows_inserted"] - each["rows_deleted"]
-    yield Equation(flow.name, "inserted - deleted", net + foreign, f"rows in {target.name}", in_table)
-    keyed = {(each["query_id"], each["batch_id"]) for each in ledger if each["target_version"] is not None}
-    there = _commits(target, job, flow)
-    if len(keyed) == len(ledger_batches := keyed | set(there)) and there and len(there) < len(keyed):
-        return  # the log no longer reaches back to the first batch: what it holds agrees with the ledger
-    yield Equation(flow.name, "batches that wrote", len(keyed), f"commits of {target.name}", len(there) if ledger_batches else 0)
+    log = [(commit, outcome_of(commit)) for commit in target.commits()]
+    others = [outcome for _, outcome in log if outcome and (outcome.job, outcome.flow) != (job.name, flow.name)]
+    mine = {(o.query_id, o.batch_id) for _, o in log if o and (o.job, o.flow) == (job.name, flow.name)}
+    for commit, outcome in log:
+        if outcome is None and commit.get("operation") not in HARMLESS:
+            told = f"version {commit['version']} of {target.name} ({commit.get('operation')})"
+            yield f"FAILED  {flow.name}: {told} is not a commit of the engine"
+    net = sum(each["rows_inserted"] - each["rows_deleted"] for each in ledger)
+    net += sum(outcome.rows_inserted - outcome.rows_deleted for outcome in others)
+    yield Equation(flow.name, "inserted - deleted", net, f"rows in {target.name}", in_table)
+    oldest = min((commit["version"] for commit, _ in log), default=0)  # the log is kept for a time, the ledger longer
+    wrote = [each for each in ledger if each["target_version"] is not None and each["target_version"] >= oldest]
+    keyed = {(each["query_id"], each["batch_id"]) for each in wrote}
+    yield Equation(flow.name, "batches that wrote", len(keyed), f"commits of {target.name}", len(keyed & mine))
+    yield Equation(flow.name, f"commits of {target.name}", len(mine), "that are in the ledger", len(mine & keyed))
 
 
-def _commits(target: Table, job: LoadedJob, flow: Flow) -> list[tuple[str, int]]:
-    outcomes: list[Outcome] = [found for commit in target.commits() if (found := outcome_of(commit)) is not None]
-    return [(o.query_id, o.batch_id) for o in outcomes if (o.job, o.flow) == (job.name, flow.name)]
-
-
-def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]], sums: dict[str, int]) -> Iterator[Equation | str]:
+def _input(
+    suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]], sums: dict[str, int]
+) -> Iterator[Equation | str]:
     """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in."""
-    from microbatch.runner.flows import input_of
-
     source = input_of(suite, job, flow)
     if isinstance(source, Files):
-        from microbatch.sources.listing import Record
-
-        ends = [json.loads(each["source_end"])["logOffset"] for each in ledger if each["source_end"]]
-        batches = len({each["source_end"] for each in ledger})
-        yield Equation(flow.name, "batches in the ledger", batches, "batches of files recorded", len(list(Record(source.checkpoint).folder.glob("[0-9]*.json"))) if ends else batches)
+        offsets = len({each["source_end"] for each in ledger})
+        yield Equation(
+            flow.name,
+            "batches in the ledger",
+            offsets,
+            "batches of files recorded",
+            Record(source.checkpoint).batches(),
+        )
         return
     writer_job, writer = suite.writer_of(str(flow.reads))
     offset = last_offset(source.checkpoint)
@@ -133,6 +150,16 @@ def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]
         return
     upto = end_version(offset)
     filters = [("job", "=", writer_job), ("flow", "=", writer.name)]
-    wrote = [b for b in ops.rows(suite.environment.storage["warehouse"], "batches", filters) if b["target_version"] is not None and b["target_version"] <= upto]
+    wrote = [
+        b
+        for b in ops.rows(suite.environment.storage["warehouse"], "batches", filters)
+        if b["target_version"] is not None and b["target_version"] <= upto
+    ]
     count = sum(each["rows_written"] for each in wrote)
-    yield Equation(flow.name, "read", sums["rows_read"], f"rows that {writer.name} wrote to {flow.reads} up to version {upto}", count)
+    yield Equation(
+        flow.name,
+        "read",
+        sums["rows_read"],
+        f"rows that {writer.name} wrote to {flow.reads} up to version {upto}",
+        count,
+    )

@@ -39,7 +39,10 @@ def hints(report: Report) -> list[str]:
         if any(outcome.rows_quarantined + outcome.rows_unparsed for outcome in mine):
             said.append(f"quarantined rows, with their reasons: microbatch quarantine list {job}")
         failed = {r.expectation_id: r for o in mine for r in o.results if not r.success and r.severity == "warning"}
-        said += [f"warning: {job}: {r.expectation} ({r.column or 'table'}) did not hold: {r.unexpected or r.observed}" for r in failed.values()]
+        said += [
+            f"warning: {job}: {r.expectation} ({r.column or 'table'}) did not hold: {r.unexpected or r.observed}"
+            for r in failed.values()
+        ]
         if mine:
             said.append(f"proof that nothing was lost or doubled: microbatch audit {job}")
     return said
@@ -49,7 +52,10 @@ def _line(flow: FlowRun) -> list[object]:
     sums = [
         sum(counts)
         for counts in zip(
-            *[(o.rows_read, o.rows_written, o.rows_quarantined + o.rows_unparsed, o.rows_superseded) for o in flow.outcomes],
+            *[
+                (o.rows_read, o.rows_written, o.rows_quarantined + o.rows_unparsed, o.rows_superseded)
+                for o in flow.outcomes
+            ],
             strict=True,
         )
     ] or [0, 0, 0, 0]

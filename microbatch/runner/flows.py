@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microbatch.config import LoadedJob, Suite
+from microbatch.config.kinds import FilesConf
 from microbatch.job import Append, Flow, Source
 from microbatch.outcome import Outcome
 from microbatch.retry import classify
@@ -37,7 +38,9 @@ def input_of(suite: Suite, job: LoadedJob, flow: Flow) -> Files | TableInput:
     """What the flow reads, as a thing that can be asked what is pending and be streamed."""
     checkpoint = checkpoint_of(suite, job, flow)
     if isinstance(flow.reads, Source):
-        return Files(flow.reads.name, flow.name, flow.reads.schema, job.conf.sources[flow.reads.name], checkpoint)
+        conf = job.conf.sources[flow.reads.name]
+        assert isinstance(conf, FilesConf)
+        return Files(flow.reads.name, flow.name, flow.reads.schema, conf, checkpoint)
     changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
     table = Table(suite.environment.storage["warehouse"], flow.reads)
     return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by))
@@ -47,7 +50,13 @@ def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:
     """What a checkpoint's offsets are offsets of: when it changes, they mean nothing any more."""
     if isinstance(flow.reads, Source):
         conf = job.conf.sources[flow.reads.name]
-        return {"kind": conf.kind, "format": conf.format, "path": conf.path, "schema": " ".join(flow.reads.schema.split())}
+        assert isinstance(conf, FilesConf)
+        return {
+            "kind": conf.kind,
+            "format": conf.format,
+            "path": conf.path,
+            "schema": " ".join(flow.reads.schema.split()),
+        }
     changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
     return {"kind": "table", "table": flow.reads, "changes": changes or bool(flow.recompute_by)}
 
@@ -56,7 +65,9 @@ def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
     """Properties of the flow's target, set when the table is made."""
     readers = suite.readers_of(flow.writes.table)
     streamed = any(reader.reads == flow.writes.table for _, reader in readers)
-    needs_changes = streamed and (not isinstance(flow.writes, Append) or any(reader.recompute_by for _, reader in readers))
+    needs_changes = streamed and (
+        not isinstance(flow.writes, Append) or any(reader.recompute_by for _, reader in readers)
+    )
     return {"delta.enableChangeDataFeed": "true"} if needs_changes else {}
 
 
@@ -84,7 +95,7 @@ def stream(
             if stopping.is_set():
                 raise Stopping
             query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-            outcome = process(replace(work, query_id=query_id), batch, batch_id)
+            outcome = process(replace(work, query_id=str(query_id)), batch, batch_id)
             outcomes.append(outcome)
             done(outcome)
             work.reached("commit", batch_id)
@@ -103,7 +114,7 @@ def stream(
             .trigger(availableNow=True)
             .start()
         )
-        while not query.awaitTermination(POLL_S):
+        while not query.awaitTermination(POLL_S):  # type: ignore[arg-type]  # a fraction of a second works
             pass
     except Exception as cause:
         if not kept:

@@ -72,13 +72,21 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
     wrote = max((batch["batch_id"] for batch in mine if batch["target_version"] is not None), default=-1)
     ahead = max(in_target, in_ledger) - planned
     if ahead > 0:
-        what = f"the checkpoint is older than the table: {target.name} is {ahead} batch{'es' if ahead > 1 else ''} ahead"
+        what = (
+            f"the checkpoint is older than the table: {target.name} is {ahead} batch{'es' if ahead > 1 else ''} ahead"
+        )
         raise StateChanged(flow.name, what, _START_ANEW)
     if in_target < wrote or _restored(target, mine):
-        what = f"table {target.name} was dropped or restored: the ledger knows batch {wrote}, the table holds {in_target}"
-        raise StateChanged(flow.name, what, "put the table back, or start anew from the source with `--accept checkpoint`")
+        what = (
+            f"table {target.name} was dropped or restored: the ledger knows batch {wrote}, the table holds {in_target}"
+        )
+        raise StateChanged(
+            flow.name, what, "put the table back, or start anew from the source with `--accept checkpoint`"
+        )
     if max(in_target, in_ledger) < planned - 1:
-        raise StateChanged(flow.name, f"batch {planned - 1} was planned, and neither the table nor the ledger has it", _START_ANEW)
+        raise StateChanged(
+            flow.name, f"batch {planned - 1} was planned, and neither the table nor the ledger has it", _START_ANEW
+        )
     _refuse_other_input(checkpoint, job, flow, reads)
     return Standing(query_id, in_target, planned, done)
 
@@ -91,7 +99,10 @@ def remember_input(checkpoint: Path, reads: Mapping[str, Any]) -> None:
         file.write_text(json.dumps(reads, sort_keys=True))
 
 
-_START_ANEW = "put the right checkpoint back, or start anew from the source with `--accept checkpoint` (an Append doubles what it holds)"
+_START_ANEW = (
+    "put the right checkpoint back, or start anew from the source with `--accept checkpoint` "
+    "(an Append doubles what it holds)"
+)
 
 
 def _of(job: LoadedJob, flow: Flow) -> list[tuple[str, str, Any]]:
@@ -123,9 +134,13 @@ def _refuse_lost(job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[st
     for commit in target.commits():
         outcome = outcome_of(commit)
         if outcome and outcome.job == job.name and outcome.flow == flow.name:
-            raise StateChanged(flow.name, f"lost checkpoint; table {target.name} holds batches 0..{outcome.batch_id}", _START_ANEW)
+            raise StateChanged(
+                flow.name, f"lost checkpoint; table {target.name} holds batches 0..{outcome.batch_id}", _START_ANEW
+            )
         if outcome and outcome.job == job.name and outcome.flow not in names:
-            what = f"table {target.name} was written by flow {outcome.flow}, which the job no longer has; was it renamed?"
+            what = (
+                f"table {target.name} was written by flow {outcome.flow}, which the job no longer has; was it renamed?"
+            )
             raise StateChanged(flow.name, what, f"name it {outcome.flow} again, or write a new table")
 
 
@@ -136,10 +151,14 @@ def _refuse_damaged(flow: Flow, checkpoint: Path, planned: int, done: int) -> No
         raise _damaged(flow, checkpoint / "offsets" / str(done), "is missing")
     for folder, number in (("offsets", planned), ("offsets", planned - 1), ("commits", done)):
         file = checkpoint / folder / str(number)
-        if number < 0 or not file.exists() and number < planned:
+        if number < 0 or (not file.exists() and number < planned):
             continue
         lines = file.read_text(errors="replace").splitlines()
-        if len(lines) < (3 if folder == "offsets" else 2) or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
+        if (
+            len(lines) < (3 if folder == "offsets" else 2)
+            or lines[0] != "v1"
+            or not all(_is_json(line) for line in lines[1:])
+        ):
             raise _damaged(flow, file)
     _refuse_damaged_log(flow, checkpoint, planned)
 
@@ -174,7 +193,10 @@ def _restored(target: Table, mine: list[dict[str, Any]]) -> bool:
     newest = target.version()
     if newest is None or newest < known:
         return True
-    return any(commit["version"] > known and commit.get("operation") == "RESTORE" for commit in target.commits(max(1, newest - known)))
+    return any(
+        commit["version"] > known and commit.get("operation") == "RESTORE"
+        for commit in target.commits(max(1, newest - known))
+    )
 
 
 def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> None:
@@ -182,9 +204,16 @@ def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Map
     if not file.exists():
         return
     before = json.loads(file.read_text())
-    changed = [f"{name} was {before.get(name)!r}, is {reads.get(name)!r}" for name in sorted({*before, *reads}) if before.get(name) != reads.get(name)]
+    changed = [
+        f"{name} was {before.get(name)!r}, is {reads.get(name)!r}"
+        for name in sorted({*before, *reads})
+        if before.get(name) != reads.get(name)
+    ]
     if changed:
-        what = f"flow {flow.name} reads something else than its checkpoint: {'; '.join(changed)}; put it back, or start anew with --accept checkpoint"
+        what = (
+            f"flow {flow.name} reads something else than its checkpoint: {'; '.join(changed)}; "
+            "put it back, or start anew with --accept checkpoint"
+        )
         raise ConfigError(Problem(f"jobs/{job.name}.py", what))
 
 

@@ -30,7 +30,9 @@ def held(checkpoints: str, job: str) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         stream = file.open("a+")
     except OSError as cause:
-        raise WarehouseUnavailable("the checkpoints cannot be written", f"{cause.strerror}: {cause.filename}") from cause
+        raise WarehouseUnavailable(
+            "the checkpoints cannot be written", f"{cause.strerror}: {cause.filename}"
+        ) from cause
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

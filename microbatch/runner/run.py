@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from microbatch import session
 from microbatch.config import LoadedJob, Suite
+from microbatch.config.names import hint
 from microbatch.errors import ConfigError, MicrobatchError, Problem
 from microbatch.job import Flow, tables_read
 from microbatch.observers import Observer
@@ -26,6 +27,7 @@ from microbatch.sink import ops
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from microbatch.batch import Work
     from microbatch.shape import Shape
 
 EXIT_CODES_FIRST = (2, 1, 3, 5, 4)  # of several failures, the one that most needs somebody decides
@@ -194,7 +196,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
     return "stopped" if this.stopping.is_set() and input_.pending() else "done" if outcomes else "idle"
 
 
-def _standing_at(work: Work, standing: Standing) -> Work:  # noqa: F821  imported where a flow has something to do
+def _standing_at(work: Work, standing: Standing) -> Work:
     return replace(work, committed=standing.committed, planned=standing.planned)
 
 
@@ -229,15 +231,11 @@ def _redacted(suite: Suite, text: str) -> str:
 
 
 def _refuse_unknown(suite: Suite, jobs: Sequence[str], flows: Sequence[str]) -> None:
-    import difflib
-
     names = [flow.name for name in jobs for flow in suite.job(name).flows]
-    problems = []
-    for unknown in [flow for flow in flows if flow not in names]:
-        near = difflib.get_close_matches(unknown, names, 1)
-        problems.append(Problem("--flow", f"{unknown} is no flow of {', '.join(jobs)}; {'did you mean ' + near[0] + '?' if near else 'there are ' + ', '.join(names)}"))
-    if problems:
-        raise ConfigError(*problems)
+    unknown = [flow for flow in flows if flow not in names]
+    if unknown:
+        here = f"no flow of {', '.join(jobs)}"
+        raise ConfigError(*[Problem("--flow", f"{flow} is {here}{hint(flow, names)}") for flow in unknown])
 
 
 def _run_id() -> str:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Columns of each table, as pairs of name and Arrow type. A timestamp is in UTC, to the microsecond.
-_LONGS = (
-    "rows_read rows_unparsed rows_transformed rows_written rows_quarantined rows_superseded rows_inserted rows_updated "
-    "rows_deleted target_version"
-).split()
+_LONGS = [
+    *(f"rows_{what}" for what in ("read", "unparsed", "transformed", "written", "quarantined", "superseded")),
+    *("rows_inserted", "rows_updated", "rows_deleted", "target_version"),
+]
 TABLES: dict[str, dict[str, str]] = {
     "batches": {
         **dict.fromkeys(("job", "flow", "run_id", "query_id"), "string"),
@@ -94,11 +94,15 @@ def record(warehouse: str, outcome: Outcome) -> None:
     key = {name: ledger[name] for name in ("job", "flow", "run_id", "query_id", "batch_id", "suite_version")}
     app_id = outcome.query_id
     # The ledger comes last: a batch that has its ledger row has all the rest.
-    append(warehouse, "expectations", [{**key, **asdict(result)} for result in outcome.results], (app_id, outcome.batch_id))
+    append(
+        warehouse, "expectations", [{**key, **asdict(result)} for result in outcome.results], (app_id, outcome.batch_id)
+    )
     append(warehouse, "batches", [ledger], (app_id, outcome.batch_id))
 
 
-def append(warehouse: str, table: str, records: Iterable[Mapping[str, Any]], key: tuple[str, int] | None = None) -> None:
+def append(
+    warehouse: str, table: str, records: Iterable[Mapping[str, Any]], key: tuple[str, int] | None = None
+) -> None:
     """Append records to a table; nothing where there are none, or where `key` (transaction id, number) is already there."""
     import pyarrow as pa
 
@@ -116,19 +120,15 @@ def append(warehouse: str, table: str, records: Iterable[Mapping[str, Any]], key
 
 def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, predicate: str | None = None) -> None:
     """One commit by delta-rs: an append, or with `predicate` the replacement of the rows it is true for."""
-    from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+    from deltalake import CommitProperties, Transaction, write_deltalake
 
-    transactions = [Transaction(key[0], key[1])] if key else None
-    write_deltalake(
-        stored.path,
-        data,
-        mode="overwrite" if predicate and stored.exists() else "append",
-        predicate=predicate if stored.exists() else None,
-        # Kept for as long as a checkpoint may come back to them; one log entry a batch stays small for years.
-        configuration={"delta.checkpointInterval": "50"} if not stored.exists() else None,
-        commit_properties=CommitProperties(app_transactions=transactions),
-        writer_properties=WriterProperties(compression="SNAPPY"),
-    )
+    keyed = CommitProperties(app_transactions=[Transaction(*key)] if key else None)
+    if predicate and stored.exists():
+        write_deltalake(stored.path, data, mode="overwrite", predicate=predicate, commit_properties=keyed)
+    else:
+        # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
+        made = None if stored.exists() else {"delta.checkpointInterval": "50"}
+        write_deltalake(stored.path, data, mode="append", configuration=made, commit_properties=keyed)
 
 
 def _time(text: str | None) -> datetime | None:

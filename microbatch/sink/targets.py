@@ -81,15 +81,24 @@ def write(target: Target, table: Table, rows: DataFrame, commit: Commit, groups:
 def newest(rows: DataFrame, target: Upsert) -> DataFrame:
     """One row per key: the newest version; on a tie the one that comes last in an order fixed by the rows themselves."""
     versions = [F.col(f"`{name}`").desc_nulls_last() for name in target.newest_by]
-    rest = [F.xxhash64(*[f"`{name}`" for name in rows.columns]).desc(), *[F.col(f"`{n}`").desc() for n in _orderable(rows)]]
+    rest = [
+        F.xxhash64(*[f"`{name}`" for name in rows.columns]).desc(),
+        *[F.col(f"`{n}`").desc() for n in _orderable(rows)],
+    ]
     order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *rest)
     return rows.withColumn("_place", F.row_number().over(order)).where("_place = 1").drop("_place")
 
 
-def _upsert(spark: SparkSession, rows: DataFrame, target: Upsert, table: Table, bounds: Mapping[str, tuple[Any, Any]]) -> None:
+def _upsert(
+    spark: SparkSession, rows: DataFrame, target: Upsert, table: Table, bounds: Mapping[str, tuple[Any, Any]]
+) -> None:
     same = [F.col(f"t.`{key}`") == F.col(f"s.`{key}`") for key in target.keys]
     # Open-source Delta derives no file pruning from the source: literal bounds keep the MERGE off the files outside them.
-    near = [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, (low, high) in bounds.items() if key in target.keys and low is not None]
+    near = [
+        F.col(f"t.`{key}`").between(F.lit(low), F.lit(high))
+        for key, (low, high) in bounds.items()
+        if key in target.keys and low is not None
+    ]
     on = _all([*same, *near])
     newer = _version("s", target.newest_by) >= _version("t", target.newest_by) if target.newest_by else F.lit(True)
     # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
@@ -120,7 +129,9 @@ def _replace(spark: SparkSession, rows: DataFrame, target: Replace, table: Table
 def _create(rows: DataFrame, target: Target, table: Table, commit: Commit) -> None:
     from delta.tables import DeltaTable
 
-    if target.cluster_by:  # the file writer knows no clustering: the table is made first, and its key is not spent on that
+    if (
+        target.cluster_by
+    ):  # the file writer knows no clustering: the table is made first, and its key is not spent on that
         with _keyed(rows.sparkSession, None):
             maker = DeltaTable.createIfNotExists(rows.sparkSession).location(table.path).addColumns(rows.schema)
             for name, value in commit.properties.items():

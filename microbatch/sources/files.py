@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 class FilesConf(Protocol):
     """What `conf` says of a source of kind `files`."""
 
-    format: str
-    path: str
-    options: Mapping[str, str]
-    max_files_per_batch: int | None
-    max_bytes_per_batch: str | int | None
-    metadata: bool
-    unknown_fields: str
+    @property
+    def format(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, str]: ...
+    @property
+    def max_files_per_batch(self) -> int | None: ...
+    @property
+    def max_bytes_per_batch(self) -> int | None: ...
+    @property
+    def metadata(self) -> bool: ...
+    @property
+    def unknown_fields(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,10 @@ def read(spark: SparkSession, schema: str, conf: FilesConf, paths: list[str]) ->
         places = ["_file STRING", "_file_modified TIMESTAMP"] if conf.metadata else []
         engine = ["_row STRING", "_unparsed STRING", "_problem STRING"]
         return spark.createDataFrame([], ", ".join([schema, *rescued, *places, *engine]))
-    metadata = [F.col("_metadata.file_path").alias("_file"), F.col("_metadata.file_modification_time").alias("_file_modified")]
+    metadata = [
+        F.col("_metadata.file_path").alias("_file"),
+        F.col("_metadata.file_modification_time").alias("_file_modified"),
+    ]
     added = metadata if conf.metadata else []
     options = dict(conf.options)
     if conf.format == "json":
@@ -153,12 +163,20 @@ def read(spark: SparkSession, schema: str, conf: FilesConf, paths: list[str]) ->
         if whole:
             element = F.from_json("value", "array<string>")
             is_array = F.ltrim("value").startswith("[")
-            lines = lines.withColumn("value", F.explode(F.when(is_array & element.isNotNull(), element).otherwise(F.array("value"))))
+            lines = lines.withColumn(
+                "value", F.explode(F.when(is_array & element.isNotNull(), element).otherwise(F.array("value")))
+            )
         return parse.json_lines(lines, declared, conf.unknown_fields, options)
     if conf.format == "csv":
         # multiLine: a quoted line break cuts a row in two, and the first half looks good; enforceSchema: a swapped header
         # goes unseen; the corrupt column: a surplus field is dropped unseen without it.
-        strict = {"header": "true", "multiLine": "true", **options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
+        strict = {
+            "header": "true",
+            "multiLine": "true",
+            **options,
+            "mode": "PERMISSIVE",
+            "columnNameOfCorruptRecord": "_corrupt",
+        }
         strict["enforceSchema"] = "false" if strict["header"].lower() == "true" else "true"
         wide = parse.widened(declared).add("_corrupt", "string")
         rows = _reader(spark, "csv", strict).schema(wide).load(paths)
@@ -176,13 +194,21 @@ def read(spark: SparkSession, schema: str, conf: FilesConf, paths: list[str]) ->
     rows = reader.load(paths)
     if conf.format == "text":
         rows = rows.select(F.col("value").alias(declared.fieldNames()[0]), *added)
-    return parse.typed_rows(rows if conf.format == "text" else rows.select("*", *added), declared, unknown, conf.unknown_fields)
+    return parse.typed_rows(
+        rows if conf.format == "text" else rows.select("*", *added), declared, unknown, conf.unknown_fields
+    )
 
 
 def unreadable(cause: BaseException) -> str | None:
     """Why a file could not be read, in a line, or None where the error is about something else."""
     text = str(cause)
-    marks = ("FAILED_READ_FILE", "CANNOT_READ_FILE_FOOTER", "INVALID_HEADER", "CSV header does not conform", "is not a Parquet file")
+    marks = (
+        "FAILED_READ_FILE",
+        "CANNOT_READ_FILE_FOOTER",
+        "INVALID_HEADER",
+        "CSV header does not conform",
+        "is not a Parquet file",
+    )
     if not any(mark in text for mark in marks):
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("at ")]
@@ -190,9 +216,9 @@ def unreadable(cause: BaseException) -> str | None:
     return (causes or lines)[-1][:300]
 
 
-def _reader(spark: SparkSession, format: str, options: Mapping[str, Any]) -> Any:
+def _reader(spark: SparkSession, kind: str, options: Mapping[str, Any]) -> Any:
     # The paths are those Spark listed: a `*` or `[` in one is a letter, not a pattern.
-    return spark.read.format(format).options(**{"__globPaths__": "false", **options})
+    return spark.read.format(kind).options(**{"__globPaths__": "false", **options})
 
 
 def _seen(path: str) -> File:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from microbatch.errors import SourceUnavailable, StateChanged
@@ -77,11 +78,13 @@ def logged(checkpoint: Path, after: int, upto: int) -> list[str]:
     """
     paths: list[str] = []
     for number in range(after + 1, upto + 1):
-        paths += [entry["path"] for entry in _entries(checkpoint / "sources" / "0", number) if entry["batchId"] == number]
+        paths += [
+            entry["path"] for entry in _entries(checkpoint / "sources" / "0", number) if entry["batchId"] == number
+        ]
     return [local(path) for path in paths]
 
 
-def _entries(log: Path, number: int) -> list[dict[str, object]]:
+def _entries(log: Path, number: int) -> list[dict[str, Any]]:
     for name in (str(number), f"{number}.compact"):
         file = log / name
         if file.exists():
@@ -115,6 +118,10 @@ class Record:
         """The files recorded for a batch; empty where it has no record."""
         target = self.folder / f"{batch_id}.json"
         return {file[0]: File(*file) for file in json.loads(target.read_text())} if target.exists() else {}
+
+    def batches(self) -> int:
+        """How many batches have a record."""
+        return len(list(self.folder.glob("[0-9]*.json")))
 
     def all(self) -> dict[str, File]:
         """Every recorded file, by path."""

@@ -61,7 +61,11 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
         (F.size(F.array_distinct("_keys")) < F.size("_keys"), F.lit("a field is given twice")),
         (_all_null(object_, schema), F.lit("no field of the schema has a value")),
         *_rounded(object_, schema, wide),
-        *([(F.size(unknown) > 0, F.concat(F.lit("unknown field: "), F.array_join(unknown, ", ")))] if unknown_fields == "fail" else []),
+        *(
+            [(F.size(unknown) > 0, F.concat(F.lit("unknown field: "), F.array_join(unknown, ", ")))]
+            if unknown_fields == "fail"
+            else []
+        ),
     )
     rescued = {"_rescued": _rescue("value", unknown)} if unknown_fields == "rescue" else {}
     parsed = parsed.withColumns({PROBLEM: problem, ROW: F.make_valid_utf8("value"), **rescued})
@@ -103,8 +107,14 @@ def csv_rows(rows: DataFrame, schema: StructType) -> DataFrame:
     wide = widened(schema)
     columns = {f.name: F.col(f"`{f.name}`") for f in wide}
     problem = _first(
-        (F.col("_corrupt").isNotNull(), F.lit("the number of fields is not that of the schema, or a value does not fit its type")),
-        *[(F.col(f"`{f.name}`").isNotNull() & _changes(F.col(f"`{f.name}`"), f), _does_not_fit(f)) for f in _decimals(schema)],
+        (
+            F.col("_corrupt").isNotNull(),
+            F.lit("the number of fields is not that of the schema, or a value does not fit its type"),
+        ),
+        *[
+            (F.col(f"`{f.name}`").isNotNull() & _changes(F.col(f"`{f.name}`"), f), _does_not_fit(f))
+            for f in _decimals(schema)
+        ],
     )
     exact = F.coalesce(F.col("_corrupt"), F.to_csv(F.struct(*columns.values())))
     rows = rows.withColumn(PROBLEM, problem).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), exact))
@@ -114,7 +124,9 @@ def csv_rows(rows: DataFrame, schema: StructType) -> DataFrame:
 
 def widened(schema: StructType) -> StructType:
     """The schema with room behind each decimal, so that parsing it does not round what will then not fit."""
-    return StructType([StructField(f.name, _wide(f.dataType) if isinstance(f.dataType, DecimalType) else f.dataType) for f in schema])
+    return StructType(
+        [StructField(f.name, _wide(f.dataType) if isinstance(f.dataType, DecimalType) else f.dataType) for f in schema]
+    )
 
 
 def _wide(declared: DecimalType) -> DecimalType:
@@ -145,10 +157,17 @@ def _all_null(object_: Column, schema: StructType) -> Column:
 def _misfits(object_: Column, schema: StructType) -> Column:
     """Which fields are there but came out null: they hold values that do not fit."""
     named = [
-        F.when(object_[f.name].isNull() & F.array_contains("_keys", f.name), F.lit(f"{f.name} does not fit {f.dataType.simpleString()}"))
+        F.when(
+            object_[f.name].isNull() & F.array_contains("_keys", f.name),
+            F.lit(f"{f.name} does not fit {f.dataType.simpleString()}"),
+        )
         for f in schema
     ]
-    return F.concat_ws(", ", *named, F.when(reduce(lambda a, b: a & b, [c.isNull() for c in named]), F.lit("a value does not fit its type")))
+    return F.concat_ws(
+        ", ",
+        *named,
+        F.when(reduce(lambda a, b: a & b, [c.isNull() for c in named]), F.lit("a value does not fit its type")),
+    )
 
 
 def _rescue(text: str, unknown: Column) -> Column:

@@ -104,11 +104,10 @@ class TableInput:
             rows = rows.where(present | F.col(name).isNull() if None in values else present)
         else:
             aliased = F.broadcast(groups.select(*self.recompute_by)).alias("g")
-            rows = rows.alias("r").join(aliased, [F.col(f"r.`{n}`").eqNullSafe(F.col(f"g.`{n}`")) for n in self.recompute_by], "left_semi")
+            rows = rows.alias("r").join(
+                aliased, [F.col(f"r.`{n}`").eqNullSafe(F.col(f"g.`{n}`")) for n in self.recompute_by], "left_semi"
+            )
         return rows.withColumn("_row", F.struct("*"))
-
-
-
 
 
 def _files_of(table: Table, version: int) -> int:

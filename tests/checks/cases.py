@@ -9,7 +9,10 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-SCHEMA = "id BIGINT, n BIGINT, x DOUBLE, y DOUBLE, price DECIMAL(10,2), s STRING, t STRING, d DATE, ts TIMESTAMP, i INT, `odd name` STRING"
+SCHEMA = (
+    "id BIGINT, n BIGINT, x DOUBLE, y DOUBLE, price DECIMAL(10,2), s STRING, t STRING, d DATE, ts TIMESTAMP, i INT, "
+    "`odd name` STRING"
+)
 WHERE = {"row_condition": "n > 3", "condition_parser": "spark"}
 GX_WHERE = {"row_condition": 'col("n") > 3', "condition_parser": "great_expectations"}
 OBJECT_WHERE = {
@@ -84,7 +87,7 @@ _SCHEMA: list[tuple[str, dict[str, Any]]] = [
 ]
 _SQL = [
     "SELECT * FROM {batch} WHERE n > 4",
-    "select *\nfrom {batch} -- the rows of the batch\nwhere s = 'a;b' or (x < y /* null is not true */ and t rlike '^a{{1,2}}$');",
+    "select *\nfrom {batch} -- the rows\nwhere s = 'a;b' or (x < y /* null is not true */ and t rlike '^a{{1,2}}$');",
     "SELECT * FROM {batch} WHERE false",
 ]
 
@@ -103,10 +106,11 @@ def without_condition() -> list[tuple[str, dict[str, Any]]]:
 
 
 def with_condition() -> list[tuple[str, dict[str, Any]]]:
+    # Great Expectations itself leaves the condition of a set of pairs out: that one is refused.
     kinds = [
         (_name(kind), kwargs)
         for kind, kwargs in (*_ROW, *_MULTI, *_TABLE)
-        if "be_unique" not in kind or "within" in kind
+        if ("be_unique" not in kind or "within" in kind) and "value_pairs_set" not in kwargs
     ]
     plain = [(kind, {**kwargs, **WHERE}) for kind, kwargs in kinds]
     others = [

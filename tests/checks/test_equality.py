@@ -14,18 +14,13 @@ from microbatch.checks.catalogue import REFUSED, SUPPORTED
 from tests.checks.cases import SCHEMA, numbers, rows, with_condition, without_condition
 
 
-def own(validator: Any, kind: str, kwargs: dict[str, Any]) -> Any:
+def own(batch: Any, kind: str, kwargs: dict[str, Any]) -> Any:
     """What Great Expectations' own validator says."""
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expectation = ExpectationConfiguration(type=kind, kwargs=dict(kwargs)).to_domain_obj()
-        return (
-            validator.validate_expectation(expectation)
-            if hasattr(validator, "validate_expectation")
-            else validator.validate(expectation)
-        )
+        return batch.validate(ExpectationConfiguration(type=kind, kwargs=dict(kwargs)).to_domain_obj())
 
 
 def batch_of(df: Any) -> Any:
@@ -38,14 +33,14 @@ def batch_of(df: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """NaN as text, so that equal is equal, and decimals as the doubles that the library's JSON makes of them."""
+    """Comparable: NaN as text, decimals as the library's JSON makes them, doubles to the digits that survive a sum."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items() if not key.startswith("partial_unexpected")}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, Decimal):
-        return float(value)
-    return "NaN" if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float | Decimal):
+        return "NaN" if math.isnan(value) else float(f"{value:.12g}")
+    return value
 
 
 def differences(spark: Any, suite: Any, cases: list[tuple[str, dict[str, Any]]], seed: int, count: int) -> list[str]:
@@ -70,7 +65,7 @@ def test_results_are_those_of_great_expectations(spark, suite):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "count"), [(1, 300), (2, 150), (3, 12), (4, 0)])
+@pytest.mark.parametrize(("seed", "count"), [(1, 300), (2, 12), (3, 0)])
 def test_every_expectation_gives_what_great_expectations_gives_on_any_rows(spark, suite, seed, count):
     assert differences(spark, suite, [*without_condition(), *with_condition()], seed, count) == []
 

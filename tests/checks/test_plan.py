@@ -80,6 +80,19 @@ REFUSALS = {
     "text in a set of numbers": ((IN_SET, {"column": "store", "value_set": [1, 2]}), "would fail a batch"),
     "numbers in a set of text": ((IN_SET, {"column": "id", "value_set": ["1", "x"]}), "would fail a batch"),
     "a cast in SQL that ANSI mode makes fail": (sql("cast(store AS INT) > 1"), "would fail a batch"),
+    "a condition that Great Expectations leaves out": (
+        (
+            "expect_column_pair_values_to_be_in_set",
+            {
+                "column_A": "store",
+                "column_B": "op",
+                "value_pairs_set": [["a", "b"]],
+                "row_condition": "id > 1",
+                **SPARK_WHERE,
+            },
+        ),
+        "leaves out its row_condition",
+    ),
     "the mean of text": (
         ("expect_column_mean_to_be_between", {"column": "store", "min_value": 1}),
         "numeric column type",
@@ -137,7 +150,7 @@ def test_critical_rows_leave_with_all_their_reasons_and_warnings_stay(suite, sal
     results = plan.results(numbers(plan, judged))
     assert [(r.evaluated, r.unexpected, r.success) for r in results] == [(4, 1, False), (4, 2, False), (4, 1, False)]
     assert plan.stops(results) == ()
-    assert plan.warnings(results) == (f"{IN_SET} (sales/2): store must be one of a, b; 2 of 4 rows do not",)
+    assert plan.warnings(results) == (f"{IN_SET} (sales/2): store must be one of a, b; 2 of 4 rows break it",)
 
 
 def test_a_masked_column_shows_no_value_and_a_long_one_is_cut(suite, sales):

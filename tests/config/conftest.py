@@ -1,5 +1,4 @@
 """A small suite that is right, and a way to make it wrong."""
-# ruff: noqa: E501 - a flow a line keeps the line numbers that the tests name
 
 from collections.abc import Callable
 from pathlib import Path
