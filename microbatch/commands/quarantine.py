@@ -71,6 +71,10 @@ class Letters:
         engine = QueryBuilder().register("letters", stored.open())
         before, after = around.split("{}")
         try:
+            if (
+                self.where is not None
+            ):  # by itself too: `true) OR (true` is one condition only with our brackets round it
+                engine.execute(f"SELECT 1 FROM letters WHERE\n{self.where}\nLIMIT 0").read_all()  # noqa: S608
             found = engine.execute(f"{before}SELECT {select} FROM letters WHERE {condition} {rest}{after}").read_all()  # noqa: S608
         except Exception as cause:  # DataFusion's errors have no class of their own
             if self.where is None:
