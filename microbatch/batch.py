@@ -19,10 +19,10 @@ from pyspark.sql import functions as F
 
 from microbatch import quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
-from microbatch.job import Flow, Snapshot, Upsert, snapshots_of
+from microbatch.job import Flow, History, Snapshot, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
 from microbatch.shape import Shape
-from microbatch.sink import ops, targets
+from microbatch.sink import deletes, history, ops, targets
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources.files import Files, unreadable
 from microbatch.sources.listing import File
@@ -88,6 +88,7 @@ class Judged:
     unparsed: int
     transformed: int
     leaving: int
+    deleting: int
     bounds: Mapping[str, tuple[Any, Any]]
     results: tuple[Result, ...]
 
@@ -128,7 +129,7 @@ def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
         files = tuple(work.input.files(batch_id, after, json.loads(end)["logOffset"]))
         newest = max((file.modified_ms for file in files), default=0)
         held = replace(held, files=files, newest_at=_iso(newest) if newest else None)
-        return _read(work, held, work.input.suspicious(list(files)), spark)
+        return _read(work, held, work.input.suspicious(spark, list(files)), spark)
     newest_at = next((_iso(commit["timestamp"]) for commit in work.input.table.commits(1)), None)
     held = replace(held, newest_at=newest_at)
     work.reached("keep", batch_id)
@@ -172,6 +173,7 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
         counts,
         F.count(F.lit(1)).alias("transformed"),
         F.count(F.when(leaves, 1)).alias("leaving"),
+        F.count(F.when(_deleting(work) & ~leaves, 1)).alias("deleting"),
         *_bounds(work, leaves),
         *plan.metrics(),
     )
@@ -204,6 +206,7 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         unparsed=read["unparsed"],
         transformed=found["transformed"],
         leaving=found["leaving"],
+        deleting=found["deleting"],
         bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
         results=_results(work, pinned, found),
     )
@@ -233,8 +236,14 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
 
 def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     """One commit to the target, keyed by query id and batch id, with the counts in it; then the ledger."""
-    duration_ms = int((work.now() - kept.started).total_seconds() * 1000)
-    written = ONLY_THE_COMMIT_KNOWS if isinstance(work.flow.writes, Upsert) else judged.transformed - judged.leaving
+    target = work.flow.writes
+    good = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
+    good = good.select(*_quoted(work.shape.output.fieldNames()))
+    written = judged.transformed - judged.leaving
+    if isinstance(target, Upsert):
+        written = ONLY_THE_COMMIT_KNOWS
+    elif isinstance(target, History):
+        written = history.written(good, target)
     outcome = Outcome(
         job=work.job,
         flow=work.flow.name,
@@ -242,7 +251,7 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
         query_id=work.query_id,
         batch_id=kept.batch_id,
         started_at=kept.started.isoformat(),
-        duration_ms=duration_ms,
+        duration_ms=int((work.now() - kept.started).total_seconds() * 1000),
         source_start=kept.start,
         source_end=kept.end,
         rows_read=judged.read,
@@ -261,10 +270,14 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     )
     if judged.transformed or (kept.groups is not None and kept.changes):
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
-        good = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
-        targets.write(
-            work.flow.writes, work.target, good.select(*_quoted(work.shape.output.fieldNames())), commit, kept.groups
-        )
+        deletions = None
+        if isinstance(target, Upsert | History) and target.delete_when:
+            deletions = deletes.remembered(work.warehouse, target, good, work.now())
+            if judged.deleting and target.newest_by:
+                key = (work.query_id, kept.batch_id)
+                address = {name: getattr(outcome, name) for name in ("job", "flow", "query_id", "batch_id")}
+                deletes.remember(work.warehouse, target, good, {**address, "deleted_at": work.now()}, key)
+        targets.write(target, work.target, good, commit, kept.groups, deletions)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)
         outcome = replace(_of_commit(work, outcome), duration_ms=took_ms)
@@ -368,8 +381,13 @@ def _bounded(work: Work) -> list[str]:
     """The keys whose smallest and largest value in the batch keep a MERGE off the rest of the table's files."""
     plain = ("bigint", "int", "smallint", "date", "timestamp", "string")
     types = {column.name: column.dataType.simpleString() for column in work.shape.output}
-    keys = work.flow.writes.keys if isinstance(work.flow.writes, Upsert) else ()
+    keys = work.flow.writes.keys if isinstance(work.flow.writes, Upsert | History) else ()
     return [key for key in keys if types[key] in plain]
+
+
+def _deleting(work: Work) -> Column:
+    """True for a row that deletes its key."""
+    return deletes.are(work.flow.writes) if isinstance(work.flow.writes, Upsert | History) else F.lit(False)
 
 
 def _bounds(work: Work, leaves: Column) -> list[Column]:

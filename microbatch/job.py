@@ -18,7 +18,7 @@ class _Tidy:
     """Keeps each list of columns as a tuple, whether one name, a list or None was given: records must be hashable."""
 
     def __post_init__(self) -> None:
-        for name in ("keys", "newest_by", "cluster_by", "partition_by", "recompute_by"):
+        for name in ("keys", "newest_by", "track", "cluster_by", "partition_by", "recompute_by"):
             given = getattr(self, name, None)
             tidy = (given,) if isinstance(given, str) else tuple(given or ())
             if hasattr(self, name):
@@ -113,7 +113,35 @@ class Replace(_Tidy):
     evolve: Evolve = "fail"
 
 
-Target = Append | Upsert | Replace
+@dataclass(frozen=True)
+class History(_Tidy):
+    """Keep every version of a key with the time it held: a slowly changing dimension of type 2.
+
+    Adds `valid_from` (the version's `newest_by`), `valid_to` (null: open) and `is_current`. A late version splits the
+    interval it falls into; a delete closes the interval.
+
+    Args:
+        keys: columns that identify a row; a null in one of them is a critical failure of that row.
+        newest_by: the column that says from when a version holds; null is the oldest. On a tie the later batch wins.
+        track: the columns whose change opens a new version, others are brought up to date in place; None: all of them.
+        delete_when: SQL over the transformed row; a row it is true for ends its key's open interval.
+        cluster_by, partition_by, evolve: as for `Append`.
+
+    Guarantee:
+        Exactly once, and independent of how versions fall into batches, where they differ in `newest_by`.
+    """
+
+    table: str
+    keys: Columns = ()
+    newest_by: Columns = ()
+    track: Columns = ()
+    delete_when: str | None = None
+    cluster_by: Columns = ()
+    partition_by: Columns = ()
+    evolve: Evolve = "fail"
+
+
+Target = Append | Upsert | Replace | History
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,10 @@ def payload(rows: DataFrame) -> Column:
     """The input row of `_row` as JSON text: it is that text already, or a struct."""
     from pyspark.sql import functions as F
 
+    from microbatch.sink import exact
+
     is_text = rows.schema["_row"].dataType.simpleString() == "string"
-    return F.col("_row") if is_text else F.to_json("_row", {"ignoreNullFields": "false"})
+    return F.col("_row") if is_text else exact.to_json("_row")
 
 
 def write(

@@ -104,7 +104,7 @@ def silence() -> None:
     """Keep PySpark's own JSON loggers off stderr: they print queries, and with them what a query holds."""
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate, logger.disabled = [], False, True
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
 
 
 @contextmanager

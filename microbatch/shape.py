@@ -12,18 +12,20 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
+
+from pyspark.sql.types import BooleanType, StructField, StructType
 
 from microbatch import checks
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem
-from microbatch.job import Append, Flow, Source, snapshots_of
+from microbatch.job import Append, Flow, History, Source, snapshots_of
 from microbatch.sink.tables import Table
 from microbatch.sources.tables import CHANGE_COLUMNS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
     from microbatch.checks.judging import Plan
 
@@ -34,7 +36,7 @@ DROPS_OR_MULTIPLIES = {
     "Generate": "multiplies rows (explode)",
     "Aggregate": "merges rows (groupBy or distinct)",
     "Distinct": "merges rows (distinct)",
-    "Deduplicate": "merges rows (dropDuplicates)",
+    "Deduplicate": "merges rows (distinct or dropDuplicates)",
     "DeduplicateWithinWatermark": "merges rows (dropDuplicatesWithinWatermark)",
     "Union": "multiplies rows (union)",
     "Intersect": "drops rows (intersect)",
@@ -45,8 +47,15 @@ DROPS_OR_MULTIPLIES = {
     "Offset": "drops rows (offset)",
     "Tail": "drops rows (tail)",
     "Expand": "multiplies rows (cube or rollup)",
-    "EventTimeWatermark": "keeps state (withWatermark)",
+    "LateralJoin": "can drop or multiply rows (lateral join)",
+    "MapInPandas": "can drop or multiply rows (mapInPandas)",
+    "MapInArrow": "can drop or multiply rows (mapInArrow)",
+    "FlatMapGroupsInPandas": "merges rows (applyInPandas)",
+    "FlatMapGroupsInArrow": "merges rows (applyInArrow)",
+    "ScriptTransformation": "can drop or multiply rows (transform by a script)",
 }
+# Spark takes a watermark out of the plan of a batch, so it is looked for in the function.
+KEEPS_STATE = ("withWatermark", "dropDuplicatesWithinWatermark")
 NOT_REPEATABLE = {
     "Rand": "rand()",
     "Randn": "randn()",
@@ -62,7 +71,10 @@ NOT_REPEATABLE = {
     "UnixTimestampNow": "unix_timestamp() of now",
     "MonotonicallyIncreasingID": "monotonically_increasing_id()",
     "SparkPartitionID": "spark_partition_id()",
+    "NondeterministicUDF": "a nondeterministic UDF",
     "InputFileName": "input_file_name()",
+    "InputFileBlockStart": "input_file_block_start()",
+    "InputFileBlockLength": "input_file_block_length()",
 }
 JOINS_KEEP = {("LeftOuter", 0), ("RightOuter", 1)}  # the join types that keep each row of their left, or right, side
 
@@ -97,7 +109,7 @@ def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tup
         try:
             input_ = _input(spark, suite, job, flow, outputs)
             output = _output(spark, job, flow, input_, outputs)
-            outputs[flow.writes.table] = output
+            outputs[flow.writes.table] = written_by(flow, output)
             if job.name in wanted:
                 _columns(spark, suite, where, flow, input_, output)
                 found[job.name, flow.name] = Shape(input_, output, _plan(spark, job, flow, output))
@@ -108,6 +120,15 @@ def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tup
     if problems:
         raise ConfigError(*problems)
     return found
+
+
+def written_by(flow: Flow, output: StructType) -> StructType:
+    """The columns of a flow's target: those of the transformed rows, and for a History the time they hold."""
+    if not isinstance(flow.writes, History) or flow.writes.newest_by[0] not in output.fieldNames():
+        return output
+    at = output[flow.writes.newest_by[0]].dataType
+    added = [("valid_from", at), ("valid_to", at), ("is_current", BooleanType())]
+    return StructType([*output, *[StructField(name, kind) for name, kind in added]])
 
 
 class _Unknown(Exception):
@@ -159,19 +180,22 @@ def _output(
     source = f"transform {flow.transform.__name__}, {_file_of(flow.transform)}"
     try:
         result = flow.transform(spark.createDataFrame([], wide).alias(INPUT), **frames)
+        if not hasattr(result, "_jdf"):
+            raise TypeError(f"it gave {type(result).__name__}, not a DataFrame; is there a return?")
         columns = list(result.columns)
     except Exception as cause:
         raise ConfigError(
             Problem(where, f"{source} line {_line_in(cause, flow.transform)}: {_first_line(cause)}")
         ) from cause
-    problems = [Problem(where, f"{source}: {what}") for what in _refusals(result, keeps)]
+    problems = [Problem(where, f"{source}: {what}") for what in (*_state(flow.transform), *_refusals(result, keeps))]
     if keeps and "_row" not in columns:
         lost = (
             "loses `_row`, the engine's copy of the input row; let columns it does not know pass "
             "(select('*', ...), withColumn, drop)"
         )
         problems.append(Problem(where, f"{source}: {lost}"))
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    folded = [name.lower() for name in columns]  # Spark and Delta tell names apart without their case
+    doubled = sorted({name for name in columns if folded.count(name.lower()) > 1})
     if doubled:
         problems.append(Problem(where, f"{source}: column {', '.join(doubled)} comes out twice"))
     if problems:
@@ -189,9 +213,33 @@ def _refusals(result: DataFrame, row_for_row: bool) -> Iterator[str]:
         yield from dict.fromkeys(_on_path(tree))
 
 
+def _state(function: Callable[..., Any]) -> Iterator[str]:
+    """What keeps state from batch to batch, in a transform or in what it calls of its own module."""
+    start = inspect.unwrap(function)
+    seen, waiting, used = {start}, [start], set[str]()
+    while waiting:
+        globals_ = getattr(waiting[-1], "__globals__", {})
+        names = _names(getattr(waiting.pop(), "__code__", None))
+        used |= names
+        called = {globals_[name] for name in names if inspect.isfunction(globals_.get(name))}
+        waiting += [each for each in called - seen if each.__module__ == start.__module__]
+        seen |= called
+    for name in KEEPS_STATE:
+        if name in used:
+            yield f"keeps state ({name}); a micro-batch is transformed by itself, and late rows are not dropped"
+
+
+def _names(code: CodeType | None) -> set[str]:
+    if code is None:
+        return set()
+    return set(code.co_names).union(*[_names(each) for each in code.co_consts if isinstance(each, CodeType)])
+
+
 def _expressions(part: Any) -> set[str]:
     if isinstance(part, dict):
         own = {part["class"].rsplit(".", 1)[-1].rstrip("$")} if isinstance(part.get("class"), str) else set()
+        if part.get("udfDeterministic") is False:
+            own.add("NondeterministicUDF")
         return own.union(*[_expressions(value) for value in part.values()])
     return set().union(*[_expressions(each) for each in part]) if isinstance(part, list) else set()
 
@@ -235,7 +283,7 @@ def _holds_input(tree: tuple[dict[str, Any], list[Any]]) -> bool:
 def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: StructType, output: StructType) -> None:
     """Hold the names a flow gives against the columns there are, and those against the table there is."""
     problems, target = [], flow.writes
-    named = {name: getattr(target, name, ()) for name in ("keys", "newest_by", "cluster_by", "partition_by")}
+    named = {name: getattr(target, name, ()) for name in ("keys", "newest_by", "track", "cluster_by", "partition_by")}
     for what, names, schema in [
         *((what, names, output) for what, names in named.items()),
         ("recompute_by", flow.recompute_by, input_),
@@ -258,16 +306,19 @@ def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: 
     ]
     if engine:
         problems.append(Problem(where, f"column {', '.join(engine)} has a name of the engine's own; rename it"))
-    problems += _against_table(spark, suite, where, flow, output)
+    problems += _against_table(suite, where, flow, written_by(flow, output))
     if problems:
         raise ConfigError(*problems)
 
 
-def _against_table(spark: SparkSession, suite: Suite, where: str, flow: Flow, output: StructType) -> Iterator[Problem]:
+def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> Iterator[Problem]:
+    from pyspark.sql.types import StructType
+
     table = Table(suite.environment.storage["warehouse"], flow.writes.table)
     if not table.exists():
         return
-    there = {f.name: f.dataType.simpleString() for f in spark.read.format("delta").load(table.path).schema}
+    stored = StructType.fromJson(json.loads(table.open().schema().to_json()))  # a Delta log holds Spark's own types
+    there = {f.name: f.dataType.simpleString() for f in stored}
     here = {f.name: f.dataType.simpleString() for f in output}
     for name in here.keys() & there.keys():
         if here[name] != there[name]:

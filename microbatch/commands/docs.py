@@ -9,11 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from microbatch.checks import Entry
 from microbatch.commands.lineage import Column, Traced, trace
 from microbatch.commands.plan import expectations, many, place, shaped, without_secrets
 from microbatch.commands.status import standings
 from microbatch.config import LoadedJob, Suite
-from microbatch.job import Append, Flow, Replace, Source, Upsert, snapshots_of
+from microbatch.job import Append, Flow, Replace, Source, snapshots_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 
@@ -143,7 +144,8 @@ def _destination(suite: Suite, job: LoadedJob) -> Iterator[str]:
     for flow in job.flows:
         target = flow.writes
         keys = ", ".join(getattr(target, "keys", ())) or "none"
-        newest = f", newest by {', '.join(target.newest_by)}" if isinstance(target, Upsert) and target.newest_by else ""
+        newest_by = ", ".join(getattr(target, "newest_by", ()))
+        newest = f", newest by {newest_by}" if newest_by else ""
         layout = [f"partitioned by {', '.join(target.partition_by)}"] if target.partition_by else []
         layout += [f"clustered by {', '.join(target.cluster_by)}"] if target.cluster_by else []
         where = Table(suite.environment.storage["warehouse"], target.table).path
@@ -180,7 +182,10 @@ def _orchestration(job: LoadedJob) -> Iterator[str]:
 
 def _error_handling(job: LoadedJob) -> Iterator[str]:
     retry = job.conf.retry
-    yield "- A row that does not parse or breaks a critical expectation goes to `ops.quarantine`, with its input and every reason; the rest of its batch goes on."
+    yield (
+        "- A row that does not parse or breaks a critical expectation goes to `ops.quarantine`, with its input and every "
+        "reason; the rest of its batch goes on."
+    )
     if any(isinstance(flow.reads, Source) for flow in job.flows):
         yield "- A file that cannot be read goes there as a whole, by its path."
     stops = [
@@ -195,11 +200,14 @@ def _error_handling(job: LoadedJob) -> Iterator[str]:
         f"- What may pass by itself (network, locks, no space) is tried again {many(retry.attempts, 'time')}, after "
         f"{retry.first_wait_s:g} s and then twice as long each time, at most {retry.max_wait_s:g} s; then exit code 5."
     )
-    yield "- Anything else stops the flow; flows that read its table wait, the others go on. The checkpoint stays, and the next run goes on from the last batch."
+    yield (
+        "- Anything else stops the flow; flows that read its table wait, the others go on. The checkpoint stays, and the "
+        "next run goes on from the last batch."
+    )
     yield "- A batch that is run again changes nothing twice: its commits carry its own key."
 
 
-def _entries(job: LoadedJob, flow: Flow):  # type: ignore[no-untyped-def]
+def _entries(job: LoadedJob, flow: Flow) -> tuple[Entry, ...]:
     file = job.expectations.get(flow.name)
     return file.entries if file else ()
 

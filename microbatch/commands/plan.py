@@ -8,15 +8,16 @@ import textwrap
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from microbatch.checks.wording import columns_of, requirement
 from microbatch.commands.render import columns
 from microbatch.config import FilesConf, LoadedJob, SourceConf, Suite
 from microbatch.errors import ConfigError, MicrobatchError, Problem
-from microbatch.job import Append, Flow, Source, Target, Upsert, snapshots_of
+from microbatch.job import Append, Flow, Source, Target, snapshots_of
 from microbatch.runner.flows import checkpoint_of, input_of, reads_of
 from microbatch.runner.handshake import Standing, shake
+from microbatch.sources.files import Files
 from microbatch.sources.tables import TableInput
 
 if TYPE_CHECKING:
@@ -96,10 +97,9 @@ def described(target: Target) -> str:
     kind = type(target).__name__.lower()
     keys = getattr(target, "keys", ())
     words = [f"{kind} by {', '.join(keys)}" if keys else kind]
-    words += (
-        [f"the newest {', '.join(target.newest_by)} wins"] if isinstance(target, Upsert) and target.newest_by else []
-    )
-    words += [f"a row deletes its key when {target.delete_when}"] if getattr(target, "delete_when", None) else []
+    newest_by = getattr(target, "newest_by", ())
+    words += [f"the newest {', '.join(newest_by)} wins"] if newest_by else []
+    words += [f"a row deletes its key when {deletes}"] if (deletes := getattr(target, "delete_when", None)) else []
     words += [f"clustered by {', '.join(target.cluster_by)}"] if target.cluster_by else []
     words += [f"partitioned by {', '.join(target.partition_by)}"] if target.partition_by else []
     words += ["new columns are added"] if target.evolve == "add_columns" else []
@@ -193,7 +193,7 @@ def _pending(suite: Suite, job: LoadedJob, flow: Flow, standing: Standing | Micr
         notes.append(f"{flow.name}: a run would stop: {standing}")
         return "not known, see the notes"
     try:
-        input_ = input_of(suite, job, flow)
+        input_: Any = input_of(suite, job, flow)
         count = input_.pending()
     except (MicrobatchError, OSError, ValueError) as error:
         notes.append(f"{flow.name}: {error}")
@@ -201,11 +201,10 @@ def _pending(suite: Suite, job: LoadedJob, flow: Flow, standing: Standing | Micr
     if isinstance(input_, TableInput):
         if not input_.table.exists():
             return "the table is not there yet; a run makes it first"
-        unit = "version"
+        said = many(count, "version")
     else:
-        unit = "file"
-    again = ", and a batch that was begun" if standing.unfinished else ""
-    return f"{many(count, unit)}{again}"
+        said = many(count, "file") if isinstance(input_, Files) else f"{count:,}"
+    return f"{said}{', and a batch that was begun' if standing.unfinished else ''}"
 
 
 def many(count: int, thing: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from microbatch.config.names import NAME_RULE, hint, is_name
-from microbatch.job import Flow, Replace, Snapshot, Source, Target, Upsert
+from microbatch.job import Append, Flow, History, Replace, Snapshot, Source, Target
 
 TARGETS: tuple[type, ...] = get_args(Target)
 OWN_SCHEMA = "ops"
@@ -128,10 +128,12 @@ def _list_problems(field: str, columns: tuple[Any, ...]) -> Iterator[str]:
 
 def _column_problems(flow: Flow) -> Iterator[str]:
     target = flow.writes
-    if isinstance(target, Upsert | Replace) and not target.keys:
+    if not isinstance(target, Append) and not target.keys:
         yield f"{type(target).__name__} needs keys: the columns that " + (
-            "identify a row" if isinstance(target, Upsert) else "name a group, the same as recompute_by"
+            "name a group, the same as recompute_by" if isinstance(target, Replace) else "identify a row"
         )
+    if isinstance(target, History) and len(target.newest_by) != 1:
+        yield "History needs newest_by: the one column that says from when a version holds"
     if target.cluster_by and target.partition_by:
         yield "cluster_by and partition_by exclude each other; keep one"
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from microbatch.config.names import hint
 from microbatch.errors import Problem
-from microbatch.job import Flow, Replace, Upsert, in_order, snapshots_of
+from microbatch.job import Flow, History, Replace, Upsert, in_order, snapshots_of
 
 
 class Placed(NamedTuple):
@@ -63,11 +63,11 @@ def _input_problems(each: Placed, writers: dict[str, Placed], complete: bool) ->
             )
     elif (
         _can_lose_rows(writers[table].flow)
-        and isinstance(each.flow.writes, Upsert)
+        and isinstance(each.flow.writes, Upsert | History)
         and each.flow.writes.delete_when is None
     ):
         yield each.problem(
-            f"{table} can lose rows, so say what a delete does: give Upsert a delete_when, "
+            f"{table} can lose rows, so say what a delete does: give {type(each.flow.writes).__name__} a delete_when, "
             "such as delete_when=\"_op = 'delete'\""
         )
 
@@ -75,4 +75,5 @@ def _input_problems(each: Placed, writers: dict[str, Placed], complete: bool) ->
 def _can_lose_rows(writer: Flow) -> bool:
     """Whether rows can vanish from what a flow writes; readers that recompute groups see that by themselves."""
     target = writer.writes
-    return isinstance(target, Replace) or (isinstance(target, Upsert) and target.delete_when is not None)
+    # A late version splits an interval, so a History rewrites rows it wrote before.
+    return isinstance(target, Replace | History) or (isinstance(target, Upsert) and target.delete_when is not None)

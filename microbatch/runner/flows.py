@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from microbatch.batch import Work
 
+CHANGES = {"delta.enableChangeDataFeed": "true"}
 POLL_S = 0.2  # how often a stop that was asked for is looked at
 
 
@@ -68,7 +69,7 @@ def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
     needs_changes = streamed and (
         not isinstance(flow.writes, Append) or any(reader.recompute_by for _, reader in readers)
     )
-    return {"delta.enableChangeDataFeed": "true"} if needs_changes else {}
+    return CHANGES if needs_changes else {}
 
 
 def stream(

@@ -83,10 +83,11 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
         raise StateChanged(
             flow.name, what, "put the table back, or start anew from the source with `--accept checkpoint`"
         )
-    if max(in_target, in_ledger) < planned - 1:
-        raise StateChanged(
-            flow.name, f"batch {planned - 1} was planned, and neither the table nor the ledger has it", _START_ANEW
-        )
+    # Spark commits a batch after the ledger has it, and plans the next one after that.
+    needed = max(done, planned - 1)
+    if max(in_target, in_ledger) < needed:
+        what = f"the checkpoint is ahead: it has done batch {needed}, and neither {target.name} nor the ledger has it"
+        raise StateChanged(flow.name, what, _START_ANEW)
     _refuse_other_input(checkpoint, job, flow, reads)
     return Standing(query_id, in_target, planned, done)
 
@@ -96,7 +97,9 @@ def remember_input(checkpoint: Path, reads: Mapping[str, Any]) -> None:
     file = checkpoint / "microbatch" / "reads.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(reads, sort_keys=True))
+        half = file.with_name(".reads.json")  # a crash in between must not leave an empty record
+        half.write_text(json.dumps(reads, sort_keys=True))
+        half.rename(file)
 
 
 _START_ANEW = (
@@ -151,38 +154,36 @@ def _refuse_damaged(flow: Flow, checkpoint: Path, planned: int, done: int) -> No
         raise _damaged(flow, checkpoint / "offsets" / str(done), "is missing")
     for folder, number in (("offsets", planned), ("offsets", planned - 1), ("commits", done)):
         file = checkpoint / folder / str(number)
-        if number < 0 or (not file.exists() and number < planned):
-            continue
-        lines = file.read_text(errors="replace").splitlines()
-        if (
-            len(lines) < (3 if folder == "offsets" else 2)
-            or lines[0] != "v1"
-            or not all(_is_json(line) for line in lines[1:])
-        ):
-            raise _damaged(flow, file)
+        if number >= 0:
+            _refuse_not_whole(flow, file, at_least=3 if folder == "offsets" else 2)
     _refuse_damaged_log(flow, checkpoint, planned)
 
 
 def _refuse_damaged_log(flow: Flow, checkpoint: Path, planned: int) -> None:
-    """The file source's own log, where there is one: it must reach the newest offset, and each entry must be whole."""
+    """The file source's own log, where there is one: Spark reads it from its last compaction to the newest offset."""
     offset = json.loads((checkpoint / "offsets" / str(planned)).read_text().splitlines()[2])
-    if "logOffset" not in offset:
-        return
     log = checkpoint / "sources" / "0"
-    for number in range(max(0, offset["logOffset"] - 1), offset["logOffset"] + 1):
-        files = [log / name for name in (str(number), f"{number}.compact") if (log / name).exists()]
-        if not files:
-            raise _damaged(flow, log / str(number), "is missing")
-        lines = files[0].read_text(errors="replace").splitlines()
-        if not lines or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
-            raise _damaged(flow, files[0])
+    for number in range(offset.get("logOffset", -1), -1, -1):
+        compact = log / f"{number}.compact"
+        _refuse_not_whole(flow, compact if compact.exists() else log / str(number), at_least=1)
+        if compact.exists():
+            break
+
+
+def _refuse_not_whole(flow: Flow, file: Path, at_least: int) -> None:
+    """A file of a checkpoint: its format's version, then lines of JSON, at least so many lines in all."""
+    if not file.exists():
+        raise _damaged(flow, file, "is missing")
+    lines = file.read_text(errors="replace").splitlines()
+    if len(lines) < at_least or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
+        raise _damaged(flow, file)
 
 
 def _is_json(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict) or line == "-"
+        return isinstance(json.loads(line), dict)
     except ValueError:
-        return line == "-"
+        return False
 
 
 def _restored(target: Table, mine: list[dict[str, Any]]) -> bool:
@@ -203,7 +204,10 @@ def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Map
     file = checkpoint / "microbatch" / "reads.json"
     if not file.exists():
         return
-    before = json.loads(file.read_text())
+    try:
+        before = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as cause:
+        raise _damaged(flow, file) from cause
     changed = [
         f"{name} was {before.get(name)!r}, is {reads.get(name)!r}"
         for name in sorted({*before, *reads})

@@ -19,10 +19,11 @@ from microbatch.job import Flow, tables_read
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.retry import with_back_off
-from microbatch.runner.flows import checkpoint_of, input_of, properties_of, reads_of, stream
+from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, properties_of, reads_of, stream
 from microbatch.runner.handshake import Standing, remember_input, shake
 from microbatch.runner.lock import held
 from microbatch.sink import ops
+from microbatch.sources import TableInput
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -180,6 +181,8 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         reached=this.reached,
     )
     remember_input(checkpoint, reads)
+    if isinstance(input_, TableInput) and (input_.changes or input_.recompute_by):
+        input_.table.ensure(CHANGES)
     this.observer.flow_begins(job.name, flow.name, pending)
 
     def done(outcome: Outcome) -> None:

@@ -51,6 +51,12 @@ TABLES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("payload", "status"), "string"),
         "attempts": "long",
     },
+    "deletes": {
+        **dict.fromkeys(("job", "flow", "query_id"), "string"),
+        "batch_id": "long",
+        **dict.fromkeys(("table", "key", "version"), "string"),
+        "deleted_at": "time",
+    },
     "runs": {
         **dict.fromkeys(("job", "run_id"), "string"),
         **dict.fromkeys(("started_at", "finished_at"), "time"),

@@ -6,7 +6,7 @@ deltalake (delta-rs) reads a log in a few milliseconds without a JVM.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,14 @@ class Table:
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""
         return self.open().version() if self.exists() else None
+
+    def ensure(self, properties: Mapping[str, str]) -> None:
+        """Give an existing table these properties, by a commit of its own where it lacks one of them."""
+        if self.exists():
+            opened = self.open()
+            there = opened.metadata().configuration
+            if any(there.get(name) != value for name, value in properties.items()):
+                opened.alter.set_table_properties(dict(properties))
 
     def last_batch(self, app_id: str) -> int | None:
         """The last batch that was committed under this transaction id, or None."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from microbatch.job import Append, Replace, Target, Upsert
+from microbatch.job import Append, History, Replace, Target, Upsert
+from microbatch.sink import deletes, history
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -48,23 +49,36 @@ class Commit:
     properties: Mapping[str, str]
 
 
-def write(target: Target, table: Table, rows: DataFrame, commit: Commit, groups: DataFrame | None = None) -> None:
+def write(
+    target: Target,
+    table: Table,
+    rows: DataFrame,
+    commit: Commit,
+    groups: DataFrame | None = None,
+    deletions: DataFrame | None = None,
+) -> None:
     """Commit a batch's good rows to its target.
 
     Args:
         rows: pinned; the columns of the target, nothing of the engine's.
         groups: for a Replace, the groups that are rewritten: one row a group, the columns of `target.keys`.
+        deletions: for an Upsert or a History, what is remembered of earlier deletions (see `deletes`).
 
     Guarantee:
         Exactly once per (query id, batch id). A batch with no rows still commits, so that its key is in the log.
     """
     spark = rows.sparkSession
     new = not table.exists()
+    if isinstance(target, Upsert):
+        rows = newest(deletes.without_older(target, rows, deletions), target)
+    elif isinstance(target, History):
+        groups = rows.select(*[f"`{key}`" for key in target.keys]).distinct()
+        stored = None if new else spark.read.format("delta").load(table.path)
+        # Pinned: the MERGE reads its source twice, and this one is made out of the MERGE's own target.
+        rows = history.intervals(rows, deletes.are(target), target, stored, deletions).localCheckpoint(eager=True)
     with _keyed(spark, commit):
-        if isinstance(target, Upsert):
-            rows = newest(rows, target)
         if new:
-            kept = rows.where(~_deleted(target)) if isinstance(target, Upsert) else rows
+            kept = rows.where(~deletes.are(target)) if isinstance(target, Upsert) else rows
             _create(kept, target, table, commit)
         elif isinstance(target, Append):
             writer = rows.write.format("delta").mode("append")
@@ -75,7 +89,7 @@ def write(target: Target, table: Table, rows: DataFrame, commit: Commit, groups:
             _upsert(spark, rows, target, table, commit.bounds)
         else:
             assert groups is not None, "a Replace names its groups"
-            _replace(spark, rows, target, table, groups)
+            _replace(spark, rows, target, table, groups, commit.bounds)
 
 
 def newest(rows: DataFrame, target: Upsert) -> DataFrame:
@@ -93,17 +107,11 @@ def _upsert(
     spark: SparkSession, rows: DataFrame, target: Upsert, table: Table, bounds: Mapping[str, tuple[Any, Any]]
 ) -> None:
     same = [F.col(f"t.`{key}`") == F.col(f"s.`{key}`") for key in target.keys]
-    # Open-source Delta derives no file pruning from the source: literal bounds keep the MERGE off the files outside them.
-    near = [
-        F.col(f"t.`{key}`").between(F.lit(low), F.lit(high))
-        for key, (low, high) in bounds.items()
-        if key in target.keys and low is not None
-    ]
-    on = _all([*same, *near])
+    on = _all([*same, *_near(target.keys, bounds)])
     newer = _version("s", target.newest_by) >= _version("t", target.newest_by) if target.newest_by else F.lit(True)
     # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
     values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
-    source = rows.withColumn(DELETED, _deleted(target)).alias("s")
+    source = rows.withColumn(DELETED, deletes.are(target)).alias("s")
     deleted = F.col(f"s.{DELETED}")
     merge = _target(spark, table).merge(source, on)
     if target.evolve == "add_columns":
@@ -113,12 +121,19 @@ def _upsert(
     merge.whenMatchedUpdate(newer, values).whenNotMatchedInsert(~deleted, values).execute()
 
 
-def _replace(spark: SparkSession, rows: DataFrame, target: Replace, table: Table, groups: DataFrame) -> None:
+def _replace(
+    spark: SparkSession,
+    rows: DataFrame,
+    target: Replace | History,
+    table: Table,
+    groups: DataFrame,
+    bounds: Mapping[str, tuple[Any, Any]],
+) -> None:
     """One MERGE: a row that stands for its group deletes the old rows, all others are inserted. Exact for nulls."""
     keys = [f"`{key}`" for key in target.keys]
     removers = groups.select(*keys).withColumn(GROUP, F.lit(True))
     source = rows.withColumn(GROUP, F.lit(False)).unionByName(removers, allowMissingColumns=True)
-    same = _all([F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys])
+    same = _all([*[F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys], *_near(target.keys, bounds)])
     values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
     merge = _target(spark, table).merge(source.alias("s"), same & F.col(f"s.{GROUP}"))
     if target.evolve == "add_columns":
@@ -178,8 +193,10 @@ def _version(side: str, columns: Sequence[str]) -> Column:
     return F.struct(*[F.col(f"{side}.`{name}`") for name in columns])
 
 
-def _deleted(target: Upsert) -> Column:
-    return F.coalesce(F.expr(target.delete_when), F.lit(False)) if target.delete_when else F.lit(False)
+def _near(keys: Sequence[str], bounds: Mapping[str, tuple[Any, Any]]) -> list[Column]:
+    """Literal bounds on the target's keys: open-source Delta derives no file pruning from the source of a MERGE."""
+    known = [(key, low, high) for key, (low, high) in bounds.items() if key in keys and low is not None]
+    return [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, low, high in known]
 
 
 def _orderable(rows: DataFrame) -> list[str]:

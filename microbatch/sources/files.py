@@ -10,8 +10,12 @@ Guarantee:
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import itertools
 import os
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,77 +130,46 @@ class Files:
                 found[file.path] = reason
         return found
 
-    def suspicious(self, files: list[File]) -> dict[str, str]:
-        """CSV files with an odd number of quotes: an unclosed one swallows the rows behind it into a field.
+    def suspicious(self, spark: SparkSession, files: list[File]) -> dict[str, str]:
+        """Files that a reader would take, and give rows that look good and are not; why, by path.
 
-        Counted in plain Python at the speed of the disk; files that are not local are left to the parser.
+        CSV with an odd number of quotes: an unclosed one swallows the rows behind it into a field. Counted in plain Python at
+        the speed of the disk; files that are not local are left to the parser. ORC with a column of another type than the
+        schema says.
         """
-        quote = self.conf.options.get("quote", '"')
-        if self.conf.format != "csv" or not is_local(self.conf.path) or not quote:
+        if self.conf.format == "orc":
+            return self._other_types(spark, files)
+        options = _options(self.conf)
+        quote, plain = options.get("quote", '"'), options.get("encoding", options.get("charset", "utf-8")).lower()
+        if (
+            self.conf.format != "csv"
+            or not is_local(self.conf.path)
+            or not quote
+            or plain.startswith(("utf-16", "utf-32"))
+        ):
             return {}
-        escape = self.conf.options.get("escape", "\\")
-        odd = [file.path for file in files if _count(file.path, quote, escape) % 2]
+        odd = [file.path for file in files if _quotes(file.path, quote, options["escape"]) % 2]
         return dict.fromkeys(odd, f"an odd number of quotes ({quote}): one is not closed")
+
+    def _other_types(self, spark: SparkSession, files: list[File]) -> dict[str, str]:
+        from microbatch.sources import columnar
+
+        declared, options = spark.createDataFrame([], self.schema).schema, _options(self.conf)
+
+        def misfits(paths: list[str]) -> list[str]:
+            schemas = columnar.schemas(spark, "orc", options, paths)
+            return [found for schema in schemas if (found := columnar.misfit(declared, schema))]
+
+        if not misfits([file.path for file in files]):
+            return {}
+        return {file.path: found[0] for file in files if (found := misfits([file.path]))}
 
 
 def read(spark: SparkSession, schema: str, conf: FilesConf, paths: list[str]) -> DataFrame:
     """Read files of one format whole, nothing pruned; see `parse` for the engine's columns."""
-    from pyspark.sql import functions as F
+    from microbatch.sources import reading
 
-    from microbatch.sources import parse
-
-    declared = spark.createDataFrame([], schema).schema
-    if not paths:
-        rescued = ["_rescued STRING"] if conf.unknown_fields == "rescue" else []
-        places = ["_file STRING", "_file_modified TIMESTAMP"] if conf.metadata else []
-        engine = ["_row STRING", "_unparsed STRING", "_problem STRING"]
-        return spark.createDataFrame([], ", ".join([schema, *rescued, *places, *engine]))
-    metadata = [
-        F.col("_metadata.file_path").alias("_file"),
-        F.col("_metadata.file_modification_time").alias("_file_modified"),
-    ]
-    added = metadata if conf.metadata else []
-    options = dict(conf.options)
-    if conf.format == "json":
-        whole = options.pop("multiLine", "false").lower() == "true"
-        lines = _reader(spark, "text", {"wholetext": str(whole).lower()}).load(paths).select("value", *added)
-        if whole:
-            element = F.from_json("value", "array<string>")
-            is_array = F.ltrim("value").startswith("[")
-            lines = lines.withColumn(
-                "value", F.explode(F.when(is_array & element.isNotNull(), element).otherwise(F.array("value")))
-            )
-        return parse.json_lines(lines, declared, conf.unknown_fields, options)
-    if conf.format == "csv":
-        # multiLine: a quoted line break cuts a row in two, and the first half looks good; enforceSchema: a swapped header
-        # goes unseen; the corrupt column: a surplus field is dropped unseen without it.
-        strict = {
-            "header": "true",
-            "multiLine": "true",
-            **options,
-            "mode": "PERMISSIVE",
-            "columnNameOfCorruptRecord": "_corrupt",
-        }
-        strict["enforceSchema"] = "false" if strict["header"].lower() == "true" else "true"
-        wide = parse.widened(declared).add("_corrupt", "string")
-        rows = _reader(spark, "csv", strict).schema(wide).load(paths)
-        return parse.csv_rows(rows.select("*", *added), declared)
-    unknown: list[str] = []
-    shape = declared
-    if conf.unknown_fields != "ignore":
-        found = _reader(spark, conf.format, {**options, "mergeSchema": "true"}).load(paths).schema
-        unknown = [field.name for field in found if field.name not in declared.fieldNames()]
-        for name in unknown:
-            shape = shape.add(found[name])
-    reader = _reader(spark, conf.format, options)
-    if conf.format != "text":
-        reader = reader.schema(shape)
-    rows = reader.load(paths)
-    if conf.format == "text":
-        rows = rows.select(F.col("value").alias(declared.fieldNames()[0]), *added)
-    return parse.typed_rows(
-        rows if conf.format == "text" else rows.select("*", *added), declared, unknown, conf.unknown_fields
-    )
+    return reading.read(spark, schema, conf, _options(conf), paths)
 
 
 def unreadable(cause: BaseException) -> str | None:
@@ -211,14 +184,16 @@ def unreadable(cause: BaseException) -> str | None:
     )
     if not any(mark in text for mark in marks):
         return None
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("at ")]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return (causes or lines)[-1][:300]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    started = [number for number, line in enumerate(lines) if line.startswith("Caused by: ")]
+    told = itertools.takewhile(lambda line: not line.startswith(("at ", "...")), lines[started[-1] if started else 0 :])
+    return " ".join(told).removeprefix("Caused by: ")[:300]
 
 
-def _reader(spark: SparkSession, kind: str, options: Mapping[str, Any]) -> Any:
-    # The paths are those Spark listed: a `*` or `[` in one is a letter, not a pattern.
-    return spark.read.format(kind).options(**{"__globPaths__": "false", **options})
+def _options(conf: FilesConf) -> dict[str, str]:
+    """The options, names in lower case as Spark compares them; a quote in a CSV field is doubled (RFC 4180) unless said."""
+    given = {name.lower(): value for name, value in conf.options.items()}
+    return {"escape": given.get("quote", '"'), **given} if conf.format == "csv" else given
 
 
 def _seen(path: str) -> File:
@@ -226,17 +201,29 @@ def _seen(path: str) -> File:
     return File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
 
 
-def _count(path: str, quote: str, escape: str) -> int:
-    opened: Callable[..., Any] = gzip.open if path.endswith(".gz") else open
-    mark, escaped = quote.encode(), (escape + quote).encode() if escape != quote else None
-    count, tail = 0, b""
+def _quotes(path: str, quote: str, escape: str) -> int:
+    """How many quotes a file holds, escaped ones left out; 0 for a file that cannot be read: the read itself will say why."""
+    packed: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    name = os.path.splitext(path)[1].lower()
+    if name in (".zst", ".lz4", ".snappy", ".deflate", ".zlib"):
+        return 0  # what plain Python cannot unpack is left to the parser
+    opened = packed.get(name, open)
+    mark, lead = quote.encode(), escape.encode()
+    apart = escape not in (quote, "")
+    count, rest = 0, b""
     try:
         with opened(path, "rb") as stream:
             while block := stream.read(1 << 20):
-                count += block.count(mark) - ((tail + block).count(escaped) if escaped else 0)
-                tail = block[-1:]
-    except (OSError, EOFError):
-        return 0  # what cannot be decompressed is found, and named, by the read itself
+                block = rest + block
+                if apart and lead in block:
+                    kept = len(block) - (len(block) - len(block.rstrip(lead))) % 2
+                    block, rest = block[:kept], block[kept:]
+                    block = re.sub(re.escape(lead) + b".", b"", block, flags=re.DOTALL)
+                else:
+                    rest = b""
+                count += block.count(mark)
+    except (OSError, EOFError, zlib.error):
+        return 0
     return count
 
 

@@ -14,53 +14,68 @@ from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DecimalType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, BooleanType, MapType, StringType, StructField, StructType
+
+from microbatch.sources import exact
 
 ROW, UNPARSED, PROBLEM = "_row", "_unparsed", "_problem"
 ENGINE_COLUMNS = (ROW, UNPARSED, PROBLEM)
-EXACT_DIGITS = 12  # digits kept behind those a decimal declares, to see a value that would have been rounded
+BLANK = " \t\r\n"
+_SENTINELS = (StructField("_end", BooleanType()), StructField("_corrupt", StringType()))
 
 
 def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, options: Mapping[str, str]) -> DataFrame:
     """Parse one JSON object a line.
 
     Spark's own JSON reader skips columns nobody asks for, takes `{..} trailing`, `{..}{..}` and `[..]` for one row, keeps the
-    last of two equal keys and rounds decimals. Here the line is read as text; wrapping it into an object of our own makes
-    Jackson read it to its end, and the keys show what is unknown or doubled.
+    last of two equal keys and rounds decimals. Here the line is read as text; as the one element of a list of our own it must
+    be one whole object, with nothing behind it, and the keys show what is unknown or doubled.
 
     Args:
         lines: has `value` STRING (the line) beside columns that pass through.
         schema: of the object.
         unknown_fields: ignore, rescue (kept as JSON in `_rescued`) or fail (the row is unparsed).
-        options: of Spark's from_json (timestampFormat and the like).
+        options: of Spark's from_json (timestampFormat and the like), names in lower case.
 
     Returns:
         The lines that are not blank, row for row; `_row` is the line itself.
     """
-    wide = widened(schema)
-    wrapped = StructType([StructField("_", wide), StructField("_corrupt", StringType())])
-    settings = {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
-    text = F.concat(F.lit('{"_":'), F.col("value"), F.lit("}"))
-    keys = F.json_object_keys("value")
-    unknown = F.array_except(F.col("_keys"), F.array(*[F.lit(name) for name in schema.fieldNames()]))
-    parsed = (
-        lines.where(F.length(F.trim("value")) > 0)
-        .withColumn("_json", F.from_json(text, wrapped, settings))
-        .withColumn("_keys", keys)
+    wide = exact.widened(schema, options)
+    wrapped = StructType(
+        [
+            StructField("_", ArrayType(wide)),
+            *_SENTINELS,
+        ]
     )
-    object_ = F.col("_json._")
+    settings = {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
+    text = F.concat(F.lit('{"_":['), F.col("value"), F.lit('],"_end":true}'))
+    parsed = (
+        lines.where(F.length(F.btrim("value", F.lit(BLANK))) > 0)
+        .withColumn("_json", F.from_json(text, wrapped, settings))
+        .withColumn("_keys", F.json_object_keys("value"))
+        .withColumn("_object", F.get("_json._", F.lit(0)))
+    )
+    object_, corrupt = F.col("_object"), F.col("_json._corrupt").isNotNull()
+    # Each value is worked out once: what is used for its column and for its problem would be worked out twice.
+    columns = [exact.of_json(object_, field, F.col("value"), options) for field in schema]
+    parsed = parsed.withColumns({f"_value_{n}": column.value for n, column in enumerate(columns)})
+    columns = [
+        exact.of_json(object_, field, F.col("value"), options, F.col(f"_value_{n}")) for n, field in enumerate(schema)
+    ]
+    unknown = F.array_except(F.col("_keys"), F.array(*[F.lit(name) for name in schema.fieldNames()]))
+    whole = (F.size("_json._") == 1) & F.col("_json._end")
     problem = _first(
         (~F.is_valid_utf8("value"), F.concat(F.lit("not valid UTF-8; its bytes in base64: "), F.base64("value"))),
-        (F.col("_json._corrupt").isNotNull() & F.col("_keys").isNull(), F.lit("not a JSON object")),
+        (F.col("_keys").isNull() | (object_.isNull() & ~corrupt), F.lit("not a JSON object")),
         (
-            F.col("_json._corrupt").isNotNull() & object_.isNull(),
-            F.lit("more than one JSON value, or text after it"),
+            object_.isNull() | ~F.coalesce(whole, F.lit(False)),
+            F.lit("not one whole JSON object: there is text after it, or a character that JSON does not allow"),
         ),
-        (F.col("_json._corrupt").isNotNull(), _misfits(object_, schema)),
-        (object_.isNull(), F.lit("not a JSON object")),
+        (corrupt, _misfits(object_, columns)),
         (F.size(F.array_distinct("_keys")) < F.size("_keys"), F.lit("a field is given twice")),
+        *([(F.expr("try_parse_json(value) IS NULL"), F.lit("a field is given twice"))] if _is_nested(schema) else []),
         (_all_null(object_, schema), F.lit("no field of the schema has a value")),
-        *_rounded(object_, schema, wide),
+        *_misfitting(columns),
         *(
             [(F.size(unknown) > 0, F.concat(F.lit("unknown field: "), F.array_join(unknown, ", ")))]
             if unknown_fields == "fail"
@@ -71,13 +86,32 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
     parsed = parsed.withColumns({PROBLEM: problem, ROW: F.make_valid_utf8("value"), **rescued})
     passing = [c for c in lines.columns if c != "value"]
     return parsed.select(
-        *[object_[f.name].cast(f.dataType).alias(f.name) for f in schema],
+        *[column.value.alias(column.field.name) for column in columns],
         *rescued,
         *passing,
         ROW,
         F.when(F.col(PROBLEM).isNotNull(), F.col(ROW)).alias(UNPARSED),
         PROBLEM,
     )
+
+
+def json_documents(files: DataFrame) -> DataFrame:
+    """The objects of whole files (`multiLine`): the elements of a list, or else the file itself, which is then one object.
+
+    A number of a list is taken from the exact parse where the text of an element has lost digits of it.
+    """
+    value = F.regexp_replace("value", "^\ufeff", "")
+    lists = StructType([StructField("_", ArrayType(ArrayType(StringType()))), *_SENTINELS])
+    wrapped = F.concat(F.lit('{"_":['), value, F.lit('],"_end":true}'))
+    parsed = F.from_json(wrapped, lists, {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"})
+    found = files.withColumn("value", value).withColumn("_list", parsed)
+    whole = F.col("_list._corrupt").isNull() & (F.size("_list._") == 1) & F.col("_list._end")
+    elements = F.get("_list._", F.lit(0))
+    numbers = F.expr("CAST(try_parse_json(value) AS ARRAY<VARIANT>)")
+    one = F.when(F.size(numbers) == F.size(elements), F.zip_with(elements, numbers, _exact)).otherwise(elements)
+    nulls = F.transform(one, lambda element: F.coalesce(element, F.lit("null")))
+    is_list = F.col("value").rlike(r"^\s*\[") & F.coalesce(whole & elements.isNotNull(), F.lit(False))
+    return found.withColumn("value", F.explode(F.when(is_list, nulls).otherwise(F.array("value")))).drop("_list")
 
 
 def typed_rows(rows: DataFrame, schema: StructType, unknown: list[str], unknown_fields: str) -> DataFrame:
@@ -94,84 +128,88 @@ def typed_rows(rows: DataFrame, schema: StructType, unknown: list[str], unknown_
     row = F.struct(*own, *[f"`{name}`" for name in unknown])
     added = {PROBLEM: problem.cast("string"), ROW: row}
     if unknown_fields == "rescue":
-        added["_rescued"] = F.when(has, F.to_json(F.struct(*[f"`{name}`" for name in unknown])))
+        more = F.to_json(F.struct(*[f"`{name}`" for name in unknown])) if unknown else F.lit(None).cast("string")
+        added["_rescued"] = F.when(has, more)
     rows = rows.withColumns(added).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), F.to_json(ROW)))
     return rows.drop(*unknown)
 
 
-def csv_rows(rows: DataFrame, schema: StructType) -> DataFrame:
-    """Rows of Spark's CSV reader over `widened(schema)` with `_corrupt`: a short, long or ill-typed row is unparsed.
+def text_rows(lines: DataFrame, schema: StructType) -> DataFrame:
+    """Lines as they are, in the one column of the schema; bytes that are no UTF-8 are unparsed."""
+    name = schema.fieldNames()[0]
+    bytes_ = F.concat(F.lit("not valid UTF-8; its bytes in base64: "), F.base64("value"))
+    return lines.select(
+        F.make_valid_utf8("value").alias(name),
+        *[column for column in lines.columns if column != "value"],
+        F.struct(F.make_valid_utf8("value").alias(name)).alias(ROW),
+        F.when(~F.is_valid_utf8("value"), F.make_valid_utf8("value")).alias(UNPARSED),
+        F.when(~F.is_valid_utf8("value"), bytes_).alias(PROBLEM),
+    )
 
-    Every column is referenced by `_row`, so that a bad value in a column that the transform drops is seen.
+
+def csv_rows(rows: DataFrame, schema: StructType, options: Mapping[str, str]) -> DataFrame:
+    """Rows of Spark's CSV reader that read every column as text: a short, long or ill-typed row is unparsed.
+
+    Every column is converted for `_problem`, so that a bad value in a column that the transform drops is seen.
+
+    Args:
+        rows: has the columns of `schema`, all STRING, `_corrupt` (a row with too few or too many fields), and others.
+        options: those the reader had, names in lower case.
     """
-    wide = widened(schema)
-    columns = {f.name: F.col(f"`{f.name}`") for f in wide}
-    problem = _first(
-        (
-            F.col("_corrupt").isNotNull(),
-            F.lit("the number of fields is not that of the schema, or a value does not fit its type"),
-        ),
-        *[
-            (F.col(f"`{f.name}`").isNotNull() & _changes(F.col(f"`{f.name}`"), f), _does_not_fit(f))
-            for f in _decimals(schema)
-        ],
-    )
-    exact = F.coalesce(F.col("_corrupt"), F.to_csv(F.struct(*columns.values())))
-    rows = rows.withColumn(PROBLEM, problem).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), exact))
-    rows = rows.withColumns({f.name: F.col(f"`{f.name}`").cast(f.dataType) for f in _decimals(schema)})
-    return rows.withColumn(ROW, F.struct(*[f"`{name}`" for name in schema.fieldNames()])).drop("_corrupt")
+    names = schema.fieldNames()
+    text = {name: F.col(f"`{name}`") for name in names}
+    parsed = _as_told(schema, text, options) if exact.formatted(options) else {}
+    columns = [exact.of_text(text[field.name], field, parsed.get(field.name)) for field in schema]
+    number = F.lit(f"the number of fields is not that of the schema ({len(names)}), or a quote is not closed")
+    problem = _first((F.col("_corrupt").isNotNull(), number), *_misfitting(columns))
+    written = {"ignoreleadingwhitespace": "false", "ignoretrailingwhitespace": "false"}
+    same = {name: options[name] for name in ("sep", "delimiter", "quote", "escape", "nullvalue") if name in options}
+    whole = F.coalesce(F.col("_corrupt"), F.to_csv(F.struct(*text.values()), {**same, **written}))
+    rows = rows.withColumns({PROBLEM: problem}).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), whole))
+    rows = rows.withColumns({column.field.name: column.value for column in columns})
+    return rows.withColumn(ROW, F.struct(*[f"`{name}`" for name in names])).drop("_corrupt")
 
 
-def widened(schema: StructType) -> StructType:
-    """The schema with room behind each decimal, so that parsing it does not round what will then not fit."""
-    return StructType(
-        [StructField(f.name, _wide(f.dataType) if isinstance(f.dataType, DecimalType) else f.dataType) for f in schema]
-    )
+def _as_told(schema: StructType, text: Mapping[str, Column], options: Mapping[str, str]) -> dict[str, Column]:
+    """Dates and times by Spark's own parser, which knows formats, zones and locales."""
+    times = StructType([field for field in schema if isinstance(field.dataType, exact.TIMES)])
+    told = {name: options[name] for name in exact.FORMATS if name in options}
+    one = F.to_json(F.struct(*[text[name].alias(name) for name in times.fieldNames()]))
+    return {name: F.from_json(one, times, told)[name] for name in times.fieldNames()} if len(times) else {}
 
 
-def _wide(declared: DecimalType) -> DecimalType:
-    scale = min(38 - (declared.precision - declared.scale), declared.scale + EXACT_DIGITS)
-    return DecimalType(min(38, declared.precision - declared.scale + scale), scale)
+def _exact(element: Column, number: Column) -> Column:
+    """The text of an element of a list, or that of its exact parse, where the two are not the same value."""
+    again = F.to_json(number)
+    return F.when(F.to_json(F.try_parse_json(element)).eqNullSafe(again), element).otherwise(again)
 
 
-def _decimals(schema: StructType) -> list[StructField]:
-    return [f for f in schema if isinstance(f.dataType, DecimalType)]
+def _is_nested(schema: StructType) -> bool:
+    return any(isinstance(field.dataType, StructType | ArrayType | MapType) for field in schema)
 
 
-def _changes(value: Column, field: StructField) -> Column:
-    return ~value.eqNullSafe(value.try_cast(field.dataType))
-
-
-def _does_not_fit(field: StructField) -> Column:
-    return F.lit(f"{field.name} does not fit {field.dataType.simpleString()}")
-
-
-def _rounded(object_: Column, schema: StructType, wide: StructType) -> list[tuple[Column, Column]]:
-    return [(object_[f.name].isNotNull() & _changes(object_[f.name], f), _does_not_fit(f)) for f in _decimals(schema)]
+def _misfitting(columns: list[exact.Exact]) -> list[tuple[Column, Column]]:
+    return [(column.misfit, column.problem()) for column in columns if column.misfit is not None]
 
 
 def _all_null(object_: Column, schema: StructType) -> Column:
     return reduce(lambda a, b: a & b, [object_[f.name].isNull() for f in schema])
 
 
-def _misfits(object_: Column, schema: StructType) -> Column:
+def _misfits(object_: Column, columns: list[exact.Exact]) -> Column:
     """Which fields are there but came out null: they hold values that do not fit."""
     named = [
-        F.when(
-            object_[f.name].isNull() & F.array_contains("_keys", f.name),
-            F.lit(f"{f.name} does not fit {f.dataType.simpleString()}"),
-        )
-        for f in schema
+        F.when(object_[name].isNull() & F.array_contains("_keys", name), column.problem())
+        for column in columns
+        for name in (column.field.name,)
     ]
-    return F.concat_ws(
-        ", ",
-        *named,
-        F.when(reduce(lambda a, b: a & b, [c.isNull() for c in named]), F.lit("a value does not fit its type")),
-    )
+    nothing = reduce(lambda a, b: a & b, [c.isNull() for c in named])
+    return F.concat_ws(", ", *named, F.when(nothing, F.lit("a value does not fit its type")))
 
 
 def _rescue(text: str, unknown: Column) -> Column:
-    fields = F.from_json(text, "map<string,string>")
+    """The fields the schema does not name, as JSON: numbers stay numbers, objects stay objects."""
+    fields = F.from_json(text, "map<string,variant>")
     return F.when(F.size(unknown) > 0, F.to_json(F.map_filter(fields, lambda key, _: F.array_contains(unknown, key))))
 
 
