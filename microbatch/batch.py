@@ -8,89 +8,28 @@ same tables. Nothing here catches what it does not understand.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from microbatch import quarantine
+from microbatch import faults, quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
-from microbatch.job import Flow, History, Snapshot, Upsert, snapshots_of
+from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
-from microbatch.shape import Shape
 from microbatch.sink import deletes, history, ops, targets
-from microbatch.sink.tables import Table, outcome_of
+from microbatch.sink.tables import outcome_of as outcome_of_commit
+from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
-from microbatch.sources.listing import File
-from microbatch.sources.tables import TableInput, offsets
+from microbatch.sources.tables import offsets
+from microbatch.surrender import surrender
+from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that a batch of one flow needs; made once a run.
-
-    Attributes:
-        committed: the last batch the target held when the run began: up to it nothing is judged again.
-        planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
-        reached: told of each step as it is done ("keep", "judge", "letters", "target", "ledger"), with the batch id.
-    """
-
-    warehouse: str
-    job: str
-    flow: Flow
-    shape: Shape
-    input: Files | TableInput
-    checkpoint: Path
-    query_id: str
-    run_id: str
-    suite_version: str
-    committed: int
-    planned: int
-    properties: Mapping[str, str]
-    reached: Callable[[str, int], None]
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(timezone.utc))
-
-    @property
-    def target(self) -> Table:
-        return Table(self.warehouse, self.flow.writes.table)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The input of a batch, held fast: offsets, files, rows, and for a recomputing flow the groups that changed."""
-
-    batch_id: int
-    started: datetime
-    start: str
-    end: str
-    rows: DataFrame
-    count: Observation | None
-    files: tuple[File, ...] = ()
-    broken: Mapping[str, str] = field(default_factory=dict)
-    groups: DataFrame | None = None
-    changes: int = 0
-    newest_at: str | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A batch, pinned, with all that was counted while it was."""
-
-    rows: DataFrame
-    read: int
-    unparsed: int
-    transformed: int
-    leaving: int
-    deleting: int
-    bounds: Mapping[str, tuple[Any, Any]]
-    results: tuple[Result, ...]
 
 
 def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
@@ -104,6 +43,8 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
     if batch_id <= work.committed and (done := committed(work, batch_id)):
         return done
     kept = keep(work, batch, batch_id)
+    if batch_id == work.give_up:
+        return surrender(work, kept)
     judged, kept = pin(work, kept, batch.sparkSession)
     divert(work, kept, judged)
     return write(work, kept, judged)
@@ -112,7 +53,7 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
 def committed(work: Work, batch_id: int) -> Outcome | None:
     """The outcome of a batch that is in the target already, with its ledger row made up for; None where it is not there."""
     for commit in work.target.commits():
-        outcome = outcome_of(commit)
+        outcome = outcome_of_commit(commit)
         if outcome and (outcome.query_id, outcome.batch_id) == (work.query_id, batch_id):
             ops.record(work.warehouse, outcome)
             return outcome
@@ -151,16 +92,17 @@ def shape(work: Work, kept: Kept, spark: SparkSession) -> DataFrame:
     transform = work.flow.transform
     if transform is None:
         return rows
-    snapshots = {name: _snapshot(work, spark, wanted) for name, wanted in snapshots_of(work.flow).items()}
+    wanted = snapshots_of(work.flow)
+    frames = {n: snapshots.read(spark, work.warehouse, work.flow.name, wanted[n], work.now()) for n in wanted}
     try:
         if kept.groups is not None:
-            shaped = transform(rows.drop("_row"), **snapshots)
+            shaped = transform(rows.drop("_row"), **frames)
             return shaped.withColumn(
                 "_row", F.struct("*")
             )  # a group's letter holds the output row: its input is a whole group
-        return transform(rows, **snapshots)
+        return transform(rows, **frames)
     except Exception as cause:  # whatever a user's function raises is a fault of that function
-        raise _broken(work, kept.batch_id, cause) from cause
+        raise faults.broken(work, kept.batch_id, cause) from cause
 
 
 def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
@@ -195,8 +137,8 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
             broken = work.input.broken(spark, [file for file in kept.files if file.path not in kept.broken])
             if broken:
                 return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
-        if (raised := _raised_by_transform(work, cause)) is not None:
-            raise _broken(work, kept.batch_id, cause, raised) from cause
+        if (raised := faults.raised(work, cause)) is not None:
+            raise faults.broken(work, kept.batch_id, cause, raised) from cause
         raise
     found = counts.get
     read = kept.count.get if kept.count else {"read": kept.changes, "unparsed": 0}
@@ -225,12 +167,8 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
         letters.append(quarantine.of_rows(judged.rows, plan.leaves, plan.reasons()))
     if judged.unparsed:
         letters.append(quarantine.of_text(kept.rows))
-    origin = quarantine.Origin(
-        work.warehouse, work.job, work.flow.name, work.query_id, kept.batch_id, work.run_id, work.now().isoformat()
-    )
-    files = quarantine.of_files(kept.broken, {file.path: file.size for file in kept.files}) if kept.broken else None
     again = kept.batch_id <= work.planned
-    quarantine.write(origin, letters, judged.leaving + judged.unparsed, files, again)
+    quarantine.write(origin_of(work, kept), letters, judged.leaving + judged.unparsed, file_letters(kept), again)
     work.reached("letters", kept.batch_id)
 
 
@@ -244,30 +182,7 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
         written = ONLY_THE_COMMIT_KNOWS
     elif isinstance(target, History):
         written = history.written(good, target)
-    outcome = Outcome(
-        job=work.job,
-        flow=work.flow.name,
-        run_id=work.run_id,
-        query_id=work.query_id,
-        batch_id=kept.batch_id,
-        started_at=kept.started.isoformat(),
-        duration_ms=int((work.now() - kept.started).total_seconds() * 1000),
-        source_start=kept.start,
-        source_end=kept.end,
-        rows_read=judged.read,
-        rows_unparsed=judged.unparsed,
-        rows_transformed=judged.transformed,
-        rows_written=written,
-        rows_quarantined=judged.leaving,
-        rows_superseded=0,
-        rows_inserted=0,
-        rows_updated=0,
-        rows_deleted=0,
-        target_version=None,
-        newest_at=kept.newest_at,
-        suite_version=work.suite_version,
-        results=judged.results,
-    )
+    outcome = outcome_of(work, kept, judged, written)
     if judged.transformed or (kept.groups is not None and kept.changes):
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
         deletions = None
@@ -322,52 +237,14 @@ def _hold_rows(work: Work, kept: Kept, judged: Judged, spark: SparkSession) -> N
     if kept.groups is not None or went_in == came_out:
         return
     what = f"{went_in} rows went in and {came_out} came out"
-    if came_out > went_in and (culprits := _multiplying(work, kept, spark, came_out)):
+    if came_out > went_in and (culprits := faults.multiplying(work, kept, came_out)):
         what += f": snapshot {', '.join(culprits)} has more than one row for a key it is joined by"
-    raise _broken(work, kept.batch_id, None, what)
-
-
-def _multiplying(work: Work, kept: Kept, spark: SparkSession, came_out: int) -> list[str]:
-    """The snapshots without whose rows fewer come out. Only asked when the batch is lost anyway."""
-    assert work.flow.transform is not None
-    rows = kept.rows.where("_unparsed IS NULL").drop("_unparsed", "_problem")
-    all_ = {name: _snapshot(work, spark, wanted) for name, wanted in snapshots_of(work.flow).items()}
-    return [
-        f"{name} ({snapshots_of(work.flow)[name].table})"
-        for name in all_
-        if work.flow.transform(rows, **{**all_, name: all_[name].limit(0)}).count() < came_out
-    ]
-
-
-def _snapshot(work: Work, spark: SparkSession, wanted: Snapshot) -> DataFrame:
-    """A dimension as of now, whole.
-
-    Raises:
-        SnapshotUnavailable: it is missing, too small or too old: an empty dimension is not a green run.
-    """
-    table = Table(work.warehouse, wanted.table)
-    if not table.exists():
-        raise SnapshotUnavailable(
-            work.flow.name, wanted.table, "the table is not there yet; run the flow that writes it"
-        )
-    opened = table.open()
-    count = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
-    if count < wanted.min_rows:
-        raise SnapshotUnavailable(
-            work.flow.name, wanted.table, f"it has {count} rows, {wanted.min_rows} are needed (min_rows)"
-        )
-    if wanted.max_age_h is not None:
-        age_h = work.now().timestamp() / 3600 - opened.history(1)[0]["timestamp"] / 3_600_000
-        if age_h > wanted.max_age_h:
-            raise SnapshotUnavailable(
-                work.flow.name, wanted.table, f"it is {age_h:.1f} h old, {wanted.max_age_h} are allowed (max_age_h)"
-            )
-    return spark.read.format("delta").option("versionAsOf", opened.version()).load(table.path)
+    raise faults.broken(work, kept.batch_id, None, what)
 
 
 def _of_commit(work: Work, outcome: Outcome) -> Outcome:
     for commit in work.target.commits(20):
-        found = outcome_of(commit)
+        found = outcome_of_commit(commit)
         if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):
             return found
     raise StateChanged(
@@ -395,27 +272,6 @@ def _bounds(work: Work, leaves: Column) -> list[Column]:
     return [
         made for key, value in kept for made in (F.min(value).alias(f"_low_{key}"), F.max(value).alias(f"_high_{key}"))
     ]
-
-
-def _broken(work: Work, batch_id: int, cause: BaseException | None, what: str | None = None) -> TransformBroken:
-    transform = work.flow.transform
-    name = f"{transform.__module__}.{transform.__name__}" if transform else "none"
-    return TransformBroken(
-        work.flow.name, batch_id, name, what or f"{type(cause).__name__}: {str(cause).splitlines()[0][:300]}"
-    )
-
-
-def _raised_by_transform(work: Work, cause: BaseException) -> str | None:
-    """What an expression raised over a row (ANSI mode: a bad cast, an overflow, a division by zero), or None."""
-    condition = getattr(cause, "getCondition", lambda: None)()
-    if work.flow.transform is None or condition is None:
-        return None
-    state = getattr(cause, "getSqlState", lambda: None)() or ""
-    return (
-        f"{condition}: {str(cause).splitlines()[0][:300]}"
-        if state.startswith("22") or condition == "USER_RAISED_EXCEPTION"
-        else None
-    )
 
 
 def _iso(ms: int) -> str:

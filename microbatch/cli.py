@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from microbatch.errors import ConfigError, MicrobatchError, Problem
+from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 
 SUITE = click.option(
     "--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said."
@@ -58,7 +58,7 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> Non
     """One line an error (a configuration error: one a mistake), secrets replaced by value; with --debug its traceback."""
     for error in errors:
         if click.get_current_context().params.get("debug"):
-            print(_without("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
+            print(redacted("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
         known = isinstance(error, MicrobatchError)
         text = (
             str(error)
@@ -66,16 +66,7 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> Non
             else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
         )
         for line in text.splitlines():
-            print(_without(f"microbatch: {line}", secrets), file=sys.stderr)
-
-
-def _without(text: str, secrets: Iterable[str]) -> str:
-    from urllib.parse import quote
-
-    for secret in sorted(secrets, key=len, reverse=True):
-        for form in {secret, quote(secret, safe=""), quote(secret)}:
-            text = text.replace(form, "***")
-    return text
+            print(redacted(f"microbatch: {line}", secrets), file=sys.stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -88,13 +79,16 @@ def group() -> None:
 @click.argument("jobs", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every job of the suite.")
 @click.option("--flow", "flows", multiple=True, metavar="F", help="Only this flow; may be given more than once.")
-def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...]) -> int:
+@click.option(
+    "--accept", type=click.Choice(["checkpoint", "files", "batch"]), help="Give something up on purpose; see the guide."
+)
+def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...], accept: Any) -> int:
     """Take in all that is there, then exit. Several jobs share one session."""
     from microbatch.commands import run as command_
 
     if bool(jobs) == everything:
         raise ConfigError(Problem("run", f"name jobs or say --all; there are {', '.join(suite.jobs)}"))
-    report = command_.execute(suite, jobs or tuple(suite.jobs), flows)
+    report = command_.execute(suite, jobs or tuple(suite.jobs), flows, accept)
     print_errors(report.errors, suite.secrets)
     return report.exit_code
 

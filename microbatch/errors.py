@@ -7,13 +7,20 @@ them are raised on an executor and must survive pickling.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 
 class MicrobatchError(Exception):
-    """Stop; the checkpoint stays where it is, so nothing is lost."""
+    """Stop; the checkpoint stays where it is, so nothing is lost.
+
+    Attributes:
+        of_the_batch: whether the batch under way is at fault, so that a letter says which it was.
+    """
 
     exit_code = 1
+    of_the_batch = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class TransientError(MicrobatchError):
     """The same call may work later. Retried with back-off, then left to the scheduler."""
 
     exit_code = 5
+    of_the_batch = True
 
 
 class SourceUnavailable(TransientError):
@@ -127,6 +135,8 @@ class StateChanged(MicrobatchError):
 class TransformBroken(MicrobatchError):
     """A transform raised, or changed the number of rows. Never retried: the same input would do the same."""
 
+    of_the_batch = True
+
     def __init__(self, flow: str, batch_id: int, transform: str, what: str) -> None:
         super().__init__(flow, batch_id, transform, what)
         self.flow, self.batch_id, self.transform, self.what = flow, batch_id, transform, what
@@ -141,9 +151,19 @@ class TransformBroken(MicrobatchError):
 class BatchFailed(MicrobatchError):
     """A batch failed for a reason the engine does not know. Unknown means stop: the checkpoint holds."""
 
+    of_the_batch = True
+
     def __init__(self, flow: str, batch_id: int, cause: str) -> None:
         super().__init__(flow, batch_id, cause)
         self.flow, self.batch_id, self.cause = flow, batch_id, cause
 
     def __str__(self) -> str:
         return f"flow {self.flow} stopped at batch {self.batch_id}: {self.cause}; run again with --debug to see where"
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text with every secret taken out by value, as it is and as it stands in a URL, whoever wrote the text."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in dict.fromkeys((secret, quote(secret, safe=""), quote(secret))):
+            text = text.replace(form, "***")
+    return text

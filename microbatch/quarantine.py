@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from microbatch.sink import ops
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MANY = 20_000  # letters of a batch that Spark writes instead of the driver: about 20 MB of text in the driver's memory
 TABLE = "ops.quarantine"
+REASON = ("expectation", "column", "severity", "message")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Origin:
     now: str
 
     def predicate(self) -> str:
-        """SQL that is true for this batch's letters, and for no others."""
-        return f"job = '{self.job}' AND flow = '{self.flow}' AND query_id = '{self.query_id}' AND batch_id = {self.batch_id}"
+        """SQL that is true for the letters an attempt at this batch writes, and for no others."""
+        batch = f"query_id = '{self.query_id}' AND batch_id = {self.batch_id}"
+        return f"job = '{self.job}' AND flow = '{self.flow}' AND {batch} AND kind <> 'batch'"
 
 
 def of_rows(judged: DataFrame, leaves: Column, reasons: Column) -> DataFrame:
@@ -54,9 +57,8 @@ def of_text(raw: DataFrame) -> DataFrame:
     """The letters of what did not parse: `kind`, `payload` (the text itself), `reasons`."""
     from pyspark.sql import functions as F
 
-    names = ("expectation", "column", "severity", "message")
     values = (F.lit("parse"), F.lit(""), F.lit("critical"), F.col("_problem"))
-    reason = F.struct(*[value.alias(name) for name, value in zip(names, values, strict=True)])
+    reason = F.struct(*[value.alias(name) for name, value in zip(REASON, values, strict=True)])
     unparsed = raw.where("_unparsed IS NOT NULL")
     return unparsed.select(
         F.lit("parse").alias("kind"), F.col("_unparsed").alias("payload"), F.array(reason).alias("reasons")
@@ -120,17 +122,48 @@ def write(
         ops.write(stored, data, predicate=origin.predicate() if again else None)
 
 
+def of_batch(origin: Origin, payload: Mapping[str, Any], error: str) -> None:
+    """One open letter for a batch that failed after its retries: its offsets, files and error. Once more is one attempt more."""
+    import pyarrow as pa
+
+    id_ = hashlib.sha256(f"{origin.query_id}|{origin.batch_id}|batch".encode()).hexdigest()[:32]
+    before = ops.rows(origin.warehouse, "quarantine", [("id", "=", id_)])
+    reason = {"expectation": "batch", "column": "", "severity": "critical", "message": error}
+    letter = {
+        **_address(origin),
+        "id": id_,
+        "kind": "batch",
+        "reasons": [reason],
+        "payload": json.dumps(payload),
+        "attempts": max((each["attempts"] for each in before), default=0) + 1,
+    }
+    data = pa.Table.from_pylist([letter], schema=ops.schema("quarantine"))
+    ops.write(Table(origin.warehouse, TABLE), data, predicate=f"id = '{id_}'")
+
+
+def close_batches(warehouse: str, job: str, flow: str, query_id: str, upto: int) -> None:
+    """Close the letters of stuck batches that are in their table now."""
+    stored = Table(warehouse, TABLE)
+    if stored.exists():
+        these = f"job = '{job}' AND flow = '{flow}' AND query_id = '{query_id}' AND batch_id <= {upto}"
+        stored.open().update(
+            predicate=f"{these} AND kind = 'batch' AND status = 'open'", updates={"status": "'replayed'"}
+        )
+
+
+def _address(origin: Origin) -> dict[str, Any]:
+    own = {name: getattr(origin, name) for name in ("job", "flow", "query_id", "batch_id", "run_id")}
+    return {**own, "quarantined_at": datetime.fromisoformat(origin.now), "status": "open", "attempts": 1}
+
+
 def _addressed(origin: Origin, letters: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each letter with its address; the id is the same in every attempt: the batch, the content, and its number among equals."""
-    from datetime import datetime
-
-    now, seen, addressed = datetime.fromisoformat(origin.now), Counter[str](), []
+    seen, addressed = Counter[str](), []
     for letter in letters:
         content = f"{origin.query_id}|{origin.batch_id}|{letter['kind']}|{letter['payload']}"
         seen[content] += 1
         id_ = hashlib.sha256(f"{content}|{seen[content]}".encode()).hexdigest()[:32]
-        own = {name: getattr(origin, name) for name in ("job", "flow", "query_id", "batch_id", "run_id")}
-        addressed.append({**letter, **own, "id": id_, "quarantined_at": now, "status": "open", "attempts": 1})
+        addressed.append({**letter, **_address(origin), "id": id_})
     return addressed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,9 +103,10 @@ def stop() -> None:
 
 def silence() -> None:
     """Keep PySpark's own JSON loggers off stderr: they print queries, and with them what a query holds."""
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logging.getLogger(name).disabled = True
+    py4j = logging.getLogger("py4j")  # prints the traceback of what the engine raises to Spark, and tells itself
+    py4j.handlers, py4j.propagate = [logging.NullHandler()], False
 
 
 @contextmanager
@@ -159,6 +161,8 @@ def _local(jars: Path | None) -> dict[str, str]:
         "spark.master": f"local[{cores()}]",
         "spark.driver.memory": f"{max(1, min(8, int(memory_gib / 3)))}g",
         "spark.sql.shuffle.partitions": str(cores()),
+        # Spark makes this folder at its start, by default in the working directory; no table lies in it.
+        "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "microbatch-spark-warehouse"),
         "spark.driver.extraClassPath": os.pathsep.join(str(jar) for jar in sorted(folder.glob("*.jar"))),
         "spark.driver.extraJavaOptions": JAVA_OPTIONS,
     }

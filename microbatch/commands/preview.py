@@ -71,8 +71,9 @@ def _refuse_missing(suite: Suite, flow: Flow) -> None:
 def _judged(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, shape: Shape, sample: Sample) -> DataFrame:
     """The sample, transformed and judged as a batch would be, pinned."""
     from microbatch import batch
+    from microbatch.work import Kept, Work
 
-    work = batch.Work(
+    work = Work(
         warehouse=suite.environment.storage["warehouse"],
         job=job.name,
         flow=flow,
@@ -87,7 +88,7 @@ def _judged(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, shape
         properties={},
         reached=lambda step, batch_id: None,
     )
-    kept = batch.Kept(0, datetime.now(timezone.utc), "", "", sample.rows, None, groups=sample.groups)
+    kept = Kept(0, datetime.now(timezone.utc), "", "", sample.rows, None, groups=sample.groups)
     return shape.plan.judge(batch.shape(work, kept, spark)).localCheckpoint(eager=True)
 
 

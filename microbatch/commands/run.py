@@ -9,11 +9,12 @@ from microbatch.commands.render import columns
 from microbatch.config import Suite
 from microbatch.observers import Bar, Lines
 from microbatch.runner import FlowRun, Report, run
+from microbatch.runner.accept import Accept
 
 
-def execute(suite: Suite, jobs: Sequence[str], flows: Sequence[str] = ()) -> Report:
+def execute(suite: Suite, jobs: Sequence[str], flows: Sequence[str] = (), accept: Accept | None = None) -> Report:
     """Run the jobs with a progress bar on a terminal, plain lines elsewhere, and print the closing table to stdout."""
-    report = run(suite, jobs, flows=flows, observer=Bar() if sys.stderr.isatty() else Lines())
+    report = run(suite, jobs, flows=flows, accept=accept, observer=Bar() if sys.stderr.isatty() else Lines())
     print(closing(report))
     for hint in hints(report):
         print(hint)

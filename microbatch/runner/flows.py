@@ -20,7 +20,7 @@ from microbatch.sources.tables import TableInput
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from microbatch.batch import Work
+    from microbatch.work import Work
 
 CHANGES = {"delta.enableChangeDataFeed": "true"}
 POLL_S = 0.2  # how often a stop that was asked for is looked at
@@ -35,13 +35,13 @@ def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
     return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
 
 
-def input_of(suite: Suite, job: LoadedJob, flow: Flow) -> Files | TableInput:
+def input_of(suite: Suite, job: LoadedJob, flow: Flow, accept_files: bool = False) -> Files | TableInput:
     """What the flow reads, as a thing that can be asked what is pending and be streamed."""
     checkpoint = checkpoint_of(suite, job, flow)
     if isinstance(flow.reads, Source):
         conf = job.conf.sources[flow.reads.name]
         assert isinstance(conf, FilesConf)
-        return Files(flow.reads.name, flow.name, flow.reads.schema, conf, checkpoint)
+        return Files(flow.reads.name, flow.name, flow.reads.schema, conf, checkpoint, accept_files)
     changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
     table = Table(suite.environment.storage["warehouse"], flow.reads)
     return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by))

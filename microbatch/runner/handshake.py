@@ -15,6 +15,7 @@ from typing import Any
 from microbatch.config import LoadedJob
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Flow
+from microbatch.runner.accept import accepted
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources.tables import numbered
@@ -53,16 +54,29 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
         StateChanged: the checkpoint is damaged, lost, older or foreign, or the target was restored or dropped.
         ConfigError: the flow reads something else than what its checkpoint has offsets of.
     """
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return _standing(warehouse, checkpoint, job, flow, reads)
+    except DeltaError as cause:
+        what = (
+            f"the log of table {flow.writes.table} or of the ledger cannot be read: {str(cause).splitlines()[0][:300]}"
+        )
+        raise StateChanged(flow.name, what, "put back what is missing below its _delta_log and run again") from cause
+
+
+def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     target = Table(warehouse, flow.writes.table)
     ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(BESIDE)]
     query_id = _query_id(flow, checkpoint)
     planned, done = _last(checkpoint / "offsets"), _last(checkpoint / "commits")
     if query_id is None:
-        _refuse_lost(job, flow, target, ledger)
+        if not accepted(checkpoint):
+            _refuse_lost(job, flow, target, ledger)
         return Standing(None, -1, -1, -1)
     _refuse_damaged(flow, checkpoint, planned, done)
     latest = max(ledger, key=lambda batch: batch["started_at"], default=None)
-    if latest and latest["query_id"] != query_id:
+    if latest and latest["query_id"] != query_id and not accepted(checkpoint):
         what = f"the checkpoint {checkpoint} is of another query ({query_id}; the ledger knows {latest['query_id']})"
         raise StateChanged(flow.name, what, _START_ANEW)
     mine = [batch for batch in ledger if batch["query_id"] == query_id]

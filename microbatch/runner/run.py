@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Literal
 from microbatch import session
 from microbatch.config import LoadedJob, Suite
 from microbatch.config.names import hint
-from microbatch.errors import ConfigError, MicrobatchError, Problem
+from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Flow, tables_read
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.retry import with_back_off
+from microbatch.runner.accept import Accept, start_anew
 from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, properties_of, reads_of, stream
 from microbatch.runner.handshake import Standing, remember_input, shake
 from microbatch.runner.lock import held
+from microbatch.runner.stuck import Stuck
 from microbatch.sink import ops
 from microbatch.sources import TableInput
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from microbatch.batch import Work
     from microbatch.shape import Shape
+    from microbatch.work import Work
 
 EXIT_CODES_FIRST = (2, 1, 3, 5, 4)  # of several failures, the one that most needs somebody decides
 State = Literal["done", "idle", "failed", "waiting", "stopped"]
@@ -78,6 +80,7 @@ class _Run:
     observer: Observer
     reached: Callable[[str, int], None]
     stopping: threading.Event
+    accept: Accept | None = None
     spark: SparkSession | None = None
     shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
 
@@ -103,6 +106,7 @@ def run(
     jobs: Sequence[str],
     *,
     flows: Sequence[str] = (),
+    accept: Accept | None = None,
     observer: Observer | None = None,
     reached: Callable[[str, int], None] = lambda step, batch_id: None,
 ) -> Report:
@@ -111,6 +115,7 @@ def run(
     Args:
         jobs: names; their flows run in the order their tables require, across jobs.
         flows: only these flows; empty for all.
+        accept: what somebody gives up on purpose, for the one flow that is named (see `accept`).
         reached: told of each step of a batch as it is done; what it raises stops the flow (the test kit's crashes).
 
     Returns:
@@ -122,7 +127,9 @@ def run(
     """
     wanted = [(job, flow) for job, flow in suite.ordered(tuple(jobs)) if not flows or flow.name in flows]
     _refuse_unknown(suite, jobs, flows)
-    this = _Run(suite, tuple(jobs), _run_id(), observer or Observer(), reached, threading.Event())
+    if accept and len(wanted) != 1:
+        raise ConfigError(Problem("--accept", "gives something up for good, so name one job and one --flow"))
+    this = _Run(suite, tuple(jobs), _run_id(), observer or Observer(), reached, threading.Event(), accept)
     started = datetime.now(timezone.utc)
     with ExitStack() as locks, _stops(this.stopping, this.observer):
         for name in sorted(set(jobs)):
@@ -148,7 +155,7 @@ def _flows(this: _Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[Flo
             try:
                 state = _flow(this, job, flow, outcomes)
                 yield FlowRun(job.name, flow.name, state, tuple(outcomes))
-            except (MicrobatchError, SystemExit) as error:
+            except (MicrobatchError, SystemExit, KeyboardInterrupt) as error:
                 lost.add(flow.writes.table)
                 yield FlowRun(job.name, flow.name, "failed", tuple(outcomes), error)
 
@@ -157,13 +164,16 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
     """Run one flow; a transient error is tried again by starting the query again: every effect is keyed by the batch."""
     checkpoint, reads = checkpoint_of(this.suite, job, flow), reads_of(this.suite, job, flow)
     warehouse = this.suite.environment.storage["warehouse"]
-    input_ = input_of(this.suite, job, flow)
+    if this.accept == "checkpoint":
+        start_anew(checkpoint, this.run_id)
+    input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files")
     standing = shake(warehouse, checkpoint, job, flow, reads)
     pending = input_.pending()
     if not pending and not standing.unfinished:
         return "idle"
     spark = this.ready()
-    from microbatch.batch import Work, process
+    from microbatch.batch import process
+    from microbatch.work import Work
 
     work = Work(
         warehouse=warehouse,
@@ -179,13 +189,17 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         planned=standing.planned,
         properties=properties_of(this.suite, flow),
         reached=this.reached,
+        give_up=standing.planned if this.accept == "batch" and standing.unfinished else -1,
     )
+    stuck = Stuck(warehouse, job.name, flow.name, this.run_id, checkpoint, this.suite.secrets)
     remember_input(checkpoint, reads)
     if isinstance(input_, TableInput) and (input_.changes or input_.recompute_by):
         input_.table.ensure(CHANGES)
     this.observer.flow_begins(job.name, flow.name, pending)
 
     def done(outcome: Outcome) -> None:
+        if standing.unfinished and not outcomes:
+            stuck.close(outcome.query_id, outcome.batch_id)
         outcomes.append(outcome)
         this.observer.batch_ends(outcome, input_.pending())
 
@@ -194,9 +208,23 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         stream(spark, _standing_at(work, now), process, this.stopping, done)
 
     retry = job.conf.retry
-    with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.observer.says)
+    try:
+        with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.observer.says)
+    except MicrobatchError as error:
+        _bury(this, stuck, error)
+        raise
     this.observer.flow_ends(job.name, flow.name)
     return "stopped" if this.stopping.is_set() and input_.pending() else "done" if outcomes else "idle"
+
+
+def _bury(this: _Run, stuck: Stuck, error: MicrobatchError) -> None:
+    """The letter of a stuck batch; where it cannot be written either, the error that led to it is what counts."""
+    try:
+        stuck.bury(error)
+    except Exception as cause:
+        this.observer.says(
+            f"no letter could be written for the batch: {redacted(str(cause), this.suite.secrets)[:200]}"
+        )
 
 
 def _standing_at(work: Work, standing: Standing) -> Work:
@@ -218,19 +246,14 @@ def _record(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowR
         "finished_at": finished,
         "status": "failed" if report.errors else "done",
         "exit_code": report.exit_code,
-        "error": "; ".join(_redacted(this.suite, str(error)) for error in report.errors) or None,
+        "error": "; ".join(redacted(str(error), this.suite.secrets) for error in report.errors) or None,
         "sla_met": None if sla_m is None else not report.errors and finished - started <= timedelta(minutes=sla_m),
         "suite_version": this.suite.version,
+        "accepted": this.accept,
     }
     if isinstance(next(iter(report.errors), None), ConfigError) and not report.outcomes:
         return  # nothing ran: what has to be edited is said on stderr, the warehouse is left alone
     ops.append(this.suite.environment.storage["warehouse"], "runs", [record])
-
-
-def _redacted(suite: Suite, text: str) -> str:
-    for secret in suite.secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _refuse_unknown(suite: Suite, jobs: Sequence[str], flows: Sequence[str]) -> None:

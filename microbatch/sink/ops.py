@@ -64,7 +64,7 @@ TABLES: dict[str, dict[str, str]] = {
         "exit_code": "long",
         "error": "string",
         "sla_met": "bool",
-        "suite_version": "string",
+        **dict.fromkeys(("suite_version", "accepted"), "string"),
     },
 }
 

@@ -20,6 +20,8 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from microbatch.sources.listing import literal
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -31,11 +33,11 @@ def schemas(spark: SparkSession, kind: str, options: Mapping[str, str], paths: S
 
     A file that cannot be read is left to the read itself, which names it.
     """
-    settings = {**options, "mergeschema": "true", "__globPaths__": "false"}
+    settings = {**options, "mergeschema": "true"}
 
     def found(some: Sequence[str]) -> StructType | None:
         try:
-            return spark.read.format(kind).options(**settings).load(list(some)).schema
+            return spark.read.format(kind).options(**settings).load(literal(some)).schema
         except Exception:  # unreadable, of no rows and no schema, or of types that do not go together
             return None
 

@@ -91,28 +91,33 @@ def of_json(
     return Exact(field, read, None)
 
 
-def of_text(text: Column, field: StructField, parsed: Column | None = None) -> Exact:
+def of_text(text: Column, field: StructField, parsed: Column | None = None, made: Column | None = None) -> Exact:
     """A column of text as its type.
 
     Args:
         parsed: what Spark's own parser made of it, where the options say how dates and times are written.
+        made: the value where it is a column already.
     """
     kind = field.dataType
     if isinstance(kind, StringType):
         return Exact(field, text, text.contains("\ufffd"))  # what a reader puts for bytes that are no text
+    value = made if made is not None else _of_text(text, kind, parsed)
+    unfit = text.isNotNull() & value.isNull()
+    if isinstance(kind, DecimalType):
+        return Exact(field, value, unfit | _differs(text.try_cast(_wide(kind)), value, _wide(kind)))
+    return Exact(field, value, unfit)
+
+
+def _of_text(text: Column, kind: DataType, parsed: Column | None) -> Column:
     if isinstance(kind, TIMES):
-        value = parsed if parsed is not None else _time(text, kind)
-    elif isinstance(kind, DoubleType | FloatType):
+        return parsed if parsed is not None else _time(text, kind)
+    if isinstance(kind, DoubleType | FloatType):
         number = F.when(text.rlike(_NUMBER), text.try_cast(kind))
         finite = F.when(F.abs(number) != F.lit(float("inf")), number)
-        value = F.coalesce(finite, F.when(text.rlike(_NO_NUMBER), text.try_cast(kind)))
-    elif isinstance(kind, DecimalType):
-        wide = text.try_cast(_wide(kind))
-        value = wide.try_cast(kind)
-        return Exact(field, value, text.isNotNull() & (wide.isNull() | _differs(wide, value, _wide(kind))))
-    else:
-        value = text.try_cast(kind)
-    return Exact(field, value, text.isNotNull() & value.isNull())
+        return F.coalesce(finite, F.when(text.rlike(_NO_NUMBER), text.try_cast(kind)))
+    if isinstance(kind, DecimalType):
+        return text.try_cast(_wide(kind)).try_cast(kind)
+    return text.try_cast(kind)
 
 
 def _time_of_json(text: Column, kind: DataType, line: Column) -> Column:

@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from microbatch.errors import SourceUnavailable, StateChanged
-from microbatch.sources.listing import File, Record, files_below, is_local, logged, refuse_changed
+from microbatch.sources.listing import (
+    File,
+    Record,
+    files_below,
+    is_local,
+    logged,
+    look_at,
+    refuse_changed,
+    refuse_links,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -53,6 +62,7 @@ class Files:
 
     Attributes:
         checkpoint: the flow's own; it holds Spark's log of files and the record of their sizes.
+        accept: take changed and vanished files as they are now; somebody said so.
     """
 
     name: str
@@ -60,6 +70,7 @@ class Files:
     schema: str
     conf: FilesConf
     checkpoint: Path
+    accept: bool = False
 
     def pending(self) -> int:
         """Files that no batch has taken in yet, counted without a JVM.
@@ -70,7 +81,10 @@ class Files:
         """
         if not is_local(self.conf.path):
             return 1
-        now, seen = files_below(self.name, self.conf.path), Record(self.checkpoint).all()
+        now, seen = (
+            files_below(self.name, self.conf.path, _options(self.conf).get("pathglobfilter")),
+            Record(self.checkpoint).all(),
+        )
         refuse_changed(self.flow, seen, now)
         return len(now.keys() - seen.keys())
 
@@ -80,11 +94,10 @@ class Files:
             spark.readStream.format("text")
             # Whatever the modification times are: by default a file 7 days older than the newest is never read.
             .option("maxFileAge", "36500d")
-            .option("recursiveFileLookup", self.conf.options.get("recursiveFileLookup", "true"))
+            .option("recursiveFileLookup", "true")
         )
-        for option in ("pathGlobFilter",):
-            if option in self.conf.options:
-                reader = reader.option(option, self.conf.options[option])
+        if pattern := _options(self.conf).get("pathglobfilter"):
+            reader = reader.option("pathGlobFilter", pattern)
         if self.conf.max_files_per_batch:
             reader = reader.option("maxFilesPerTrigger", self.conf.max_files_per_batch)
         if self.conf.max_bytes_per_batch:
@@ -101,13 +114,16 @@ class Files:
         if not is_local(self.conf.path):
             return [File(path, 0, 0) for path in paths]
         missing = [path for path in paths if not os.path.exists(path)]
-        if missing:
+        if self.accept:
+            paths = [path for path in paths if path not in missing]
+        elif missing:
             raise StateChanged(
                 self.flow,
                 f"vanished before it was read: {', '.join(missing[:5])}",
                 "put it back and run again, or go on without it with `--accept files`",
             )
-        now = {path: _seen(path) for path in paths}
+        refuse_links(self.name, self.conf.path, paths)
+        now = {path: look_at(path) for path in paths}
         record = Record(self.checkpoint)
         refuse_changed(self.flow, record.of(batch_id), now)
         record.keep(batch_id, list(now.values()))
@@ -194,11 +210,6 @@ def _options(conf: FilesConf) -> dict[str, str]:
     """The options, names in lower case as Spark compares them; a quote in a CSV field is doubled (RFC 4180) unless said."""
     given = {name.lower(): value for name, value in conf.options.items()}
     return {"escape": given.get("quote", '"'), **given} if conf.format == "csv" else given
-
-
-def _seen(path: str) -> File:
-    stat = os.stat(path)
-    return File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
 
 
 def _quotes(path: str, quote: str, escape: str) -> int:

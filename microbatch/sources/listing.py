@@ -8,8 +8,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,33 +38,79 @@ def local(path: str) -> str:
     return unquote(urlsplit(path).path) if path.startswith("file:") else path
 
 
-def files_below(source: str, path: str) -> dict[str, File]:
+def literal(paths: Sequence[str]) -> list[str]:
+    """Paths for a reader of Spark's, which takes `*`, `[` and their like for a pattern: here they are letters.
+
+    Spark's own switch for that (`__globPaths__`) reads all the paths once more for each that has such a letter (Spark 4.2).
+    """
+    return [re.sub(r"([][*?{}\\\\])", r"\\\1", path) for path in paths]
+
+
+def files_below(source: str, path: str, pattern: str | None = None) -> dict[str, File]:
     """The files Spark's file source would read: all below the folder, or those a glob names; not `_x`, not `.x`.
 
+    Args:
+        pattern: `pathGlobFilter` of the options: only files of such a name.
+
     Raises:
-        SourceUnavailable: the folder is not there, or cannot be read.
+        SourceUnavailable: the folder is not there, or cannot be read, or a link in it leads outside.
     """
     root = local(path)
     roots = glob.glob(root) if glob.has_magic(root) else [root]
     if not roots or not all(os.path.exists(found) for found in roots):
         raise SourceUnavailable(source, f"{root} is not there; make the folder, or mend `path` in conf")
     try:
-        return {file.path: file for found in roots for file in _walk(os.path.realpath(found), found)}
+        found = {file.path: file for each in roots for file in _walk(os.path.realpath(_fixed(root)), each)}
     except OSError as cause:
         raise SourceUnavailable(source, f"{cause.strerror}: {cause.filename}") from cause
+    return {path: file for path, file in found.items() if not pattern or fnmatchcase(os.path.basename(path), pattern)}
+
+
+def refuse_links(source: str, path: str, files: list[str]) -> None:
+    """Stop where a file is a link that leads outside the folder: it came after the folder was looked at.
+
+    Raises:
+        SourceUnavailable: naming the first.
+    """
+    home = os.path.realpath(_fixed(local(path)))
+    for file in files:
+        if not _inside(home, file):
+            raise SourceUnavailable(source, f"{_OUTSIDE}: {file}")
+
+
+_OUTSIDE = "a link that leads outside the folder is not read; remove it"
+
+
+def _fixed(root: str) -> str:
+    """The part of a path before its first pattern: what it names lies below."""
+    while glob.has_magic(root):
+        root = os.path.dirname(root)
+    return root
+
+
+def _inside(home: str, path: str) -> bool:
+    real = os.path.realpath(path)
+    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def _unseen(name: str) -> bool:
+    """The names Spark passes over; `_day=1` is a partition, and read."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
 def _walk(home: str, path: str) -> Iterator[File]:
+    if os.path.islink(path) and not _inside(home, path):
+        raise PermissionError(1, _OUTSIDE, path)
     if os.path.isfile(path):
         stat = os.stat(path)
         yield File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
         return
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith((".", "_")) or entry.name.endswith("._COPYING_"):
+            if _unseen(entry.name):
                 continue
-            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(home + os.sep):
-                raise PermissionError(1, "a link that leads outside the folder is not read; remove it", entry.path)
+            if entry.is_symlink() and not _inside(home, entry.path):
+                raise PermissionError(1, _OUTSIDE, entry.path)
             if entry.is_dir():
                 yield from _walk(home, entry.path)
             else:
@@ -114,6 +162,13 @@ class Record:
             half.write_text(json.dumps([[f.path, f.size, f.modified_ms] for f in files]))
             half.rename(target)
 
+    def refresh(self) -> None:
+        """Take every recorded file as it is now: one that changed counts as read, one that vanished is forgotten."""
+        for batch_id in sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json")):
+            there = [look_at(path) for path in self.of(batch_id) if os.path.exists(path)]
+            (self.folder / f"{batch_id}.json").unlink()
+            self.keep(batch_id, there)
+
     def of(self, batch_id: int) -> dict[str, File]:
         """The files recorded for a batch; empty where it has no record."""
         target = self.folder / f"{batch_id}.json"
@@ -138,7 +193,7 @@ def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> No
         StateChanged: naming each changed file with its size before and after.
     """
     changed = [
-        f"{path} {seen[path].size} -> {file.size} bytes"
+        f"{path} {_told(seen[path], file)}"
         for path, file in sorted(now.items())
         if path in seen and (seen[path].size, seen[path].modified_ms) != (file.size, file.modified_ms)
     ]
@@ -149,3 +204,15 @@ def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> No
             "put the file back and land the new content under a new name (write as `_name`, then rename), "
             "or take it as it is with `--accept files`",
         )
+
+
+def _told(before: File, now: File) -> str:
+    if before.size == now.size:
+        return f"{now.size} bytes, written again"
+    return f"{before.size} -> {now.size} bytes"
+
+
+def look_at(path: str) -> File:
+    """A file as it is now."""
+    stat = os.stat(path)
+    return File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)

@@ -159,7 +159,10 @@ def csv_rows(rows: DataFrame, schema: StructType, options: Mapping[str, str]) ->
     names = schema.fieldNames()
     text = {name: F.col(f"`{name}`") for name in names}
     parsed = _as_told(schema, text, options) if exact.formatted(options) else {}
-    columns = [exact.of_text(text[field.name], field, parsed.get(field.name)) for field in schema]
+    values = [exact.of_text(text[field.name], field, parsed.get(field.name)).value for field in schema]
+    rows = rows.withColumns({f"_value_{n}": value for n, value in enumerate(values)})
+    made = [F.col(f"_value_{n}") for n in range(len(values))]
+    columns = [exact.of_text(text[field.name], field, made=one) for field, one in zip(schema, made, strict=True)]
     number = F.lit(f"the number of fields is not that of the schema ({len(names)}), or a quote is not closed")
     problem = _first((F.col("_corrupt").isNotNull(), number), *_misfitting(columns))
     written = {"ignoreleadingwhitespace": "false", "ignoretrailingwhitespace": "false"}
@@ -167,7 +170,8 @@ def csv_rows(rows: DataFrame, schema: StructType, options: Mapping[str, str]) ->
     whole = F.coalesce(F.col("_corrupt"), F.to_csv(F.struct(*text.values()), {**same, **written}))
     rows = rows.withColumns({PROBLEM: problem}).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), whole))
     rows = rows.withColumns({column.field.name: column.value for column in columns})
-    return rows.withColumn(ROW, F.struct(*[f"`{name}`" for name in names])).drop("_corrupt")
+    rows = rows.withColumn(ROW, F.struct(*[f"`{name}`" for name in names]))
+    return rows.drop("_corrupt", *[f"_value_{n}" for n in range(len(made))])
 
 
 def _as_told(schema: StructType, text: Mapping[str, Column], options: Mapping[str, str]) -> dict[str, Column]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from microbatch.sources import columnar, parse
+from microbatch.sources.listing import literal
 
 if TYPE_CHECKING:
     from microbatch.sources.files import FilesConf
@@ -37,11 +37,13 @@ def read(spark: SparkSession, schema: str, conf: FilesConf, options: dict[str, s
     if conf.format == "csv":
         return _read_csv(spark, declared, options, paths, added)
     if conf.format == "text":
-        return parse.text_rows(_reader(spark, "text", options).load(paths).select("value", *added), declared)
+        return parse.text_rows(
+            spark.read.format("text").options(**options).load(literal(paths)).select("value", *added), declared
+        )
     more: list[StructField] = []
     if conf.unknown_fields != "ignore":
         more = columnar.unknown(declared, columnar.schemas(spark, conf.format, options, paths))
-    rows = _reader(spark, conf.format, options).schema(StructType([*declared, *more])).load(paths)
+    rows = spark.read.format(conf.format).options(**options).schema(StructType([*declared, *more])).load(literal(paths))
     return parse.typed_rows(rows.select("*", *added), declared, [field.name for field in more], conf.unknown_fields)
 
 
@@ -55,7 +57,12 @@ def _read_json(
 ) -> DataFrame:
     whole = options.pop("multiline", "false").lower() == "true"
     of_lines: dict[str, str] = {name: options.pop(name) for name in ("linesep", "compression") if name in options}
-    lines = _reader(spark, "text", {**of_lines, "wholetext": str(whole).lower()}).load(paths).select("value", *added)
+    lines = (
+        spark.read.format("text")
+        .options(**{**of_lines, "wholetext": str(whole).lower()})
+        .load(literal(paths))
+        .select("value", *added)
+    )
     return parse.json_lines(parse.json_documents(lines) if whole else lines, declared, conf.unknown_fields, options)
 
 
@@ -74,10 +81,5 @@ def _read_csv(
         "columnnameofcorruptrecord": "_corrupt",
     }
     as_text = StructType([StructField(name, StringType()) for name in (*declared.fieldNames(), "_corrupt")])
-    rows = _reader(spark, "csv", strict).schema(as_text).load(paths)
+    rows = spark.read.format("csv").options(**strict).schema(as_text).load(literal(paths))
     return parse.csv_rows(rows.select("*", *added), declared, strict)
-
-
-def _reader(spark: SparkSession, kind: str, options: Mapping[str, Any]) -> Any:
-    # The paths are those Spark listed: a `*` or `[` in one is a letter, not a pattern.
-    return spark.read.format(kind).options(**{"__globPaths__": "false", **options})

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from microbatch.errors import StateChanged
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -41,17 +42,45 @@ class TableInput:
     recompute_by: tuple[str, ...] = ()
 
     def pending(self) -> int:
-        """Versions no batch has taken in yet, counted without a JVM; 0 where there is no table."""
-        version = self.table.version()
-        if version is None:
-            return 0
+        """Versions with rows that no batch has taken in yet, counted without a JVM; 0 where there is no table.
+
+        Raises:
+            StateChanged: the table is gone, or is not the one that was read so far.
+        """
         offset = last_offset(self.checkpoint)
-        if offset is None:
-            return version + 1
-        end = json.loads(offset)
-        taken = end["reservoirVersion"] - (1 if end["index"] < 0 else 0)
-        rest = end["index"] >= 0 and end["index"] + 1 < _files_of(self.table, taken)
-        return max(0, version - taken) + (1 if rest else 0)
+        if not self.table.exists():
+            if offset is not None:
+                raise self._changed("is gone")
+            return 0
+        opened = self.table.open()
+        version, taken, rest = opened.version(), -1, 0
+        if offset is not None:
+            end = json.loads(offset)
+            if opened.metadata().id != end["reservoirId"]:
+                raise self._changed("was made anew since it was read")
+            taken = end["reservoirVersion"] - (1 if end["index"] < 0 else 0)
+            if version < taken:
+                raise self._changed(f"is at version {version}, and version {taken} was read already")
+            if end["index"] >= 0:
+                # The first version a stream reads is the whole table: its files are not those of one commit.
+                rest = end["isStartingVersion"] or end["index"] + 1 < self._files(taken)
+        return sum(self._files(number) > 0 for number in range(taken + 1, version + 1)) + int(rest)
+
+    def _files(self, version: int) -> int:
+        """The data files of a version that a reader sees, as its indexes count them: none where rows were only moved.
+
+        Where the log of the version is gone or out of reach, more than any index.
+        """
+        log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
+        if not log.exists():
+            return sys.maxsize
+        actions = [json.loads(line) for line in log.read_text().splitlines()]
+        files = [action.get("add") or action.get("remove") or {} for action in actions]
+        return sum("cdc" in action for action in actions) or sum(file.get("dataChange", False) for file in files)
+
+    def _changed(self, what: str) -> StateChanged:
+        remedy = "put it back, or read it anew with `--accept checkpoint` (an Append doubles what it holds)"
+        return StateChanged(self.checkpoint.name, f"table {self.table.name}, which it reads, {what}", remedy)
 
     def stream(self, spark: SparkSession) -> DataFrame:
         """New rows of an appended table; both images of each change of any other."""
@@ -108,16 +137,6 @@ class TableInput:
                 aliased, [F.col(f"r.`{n}`").eqNullSafe(F.col(f"g.`{n}`")) for n in self.recompute_by], "left_semi"
             )
         return rows.withColumn("_row", F.struct("*"))
-
-
-def _files_of(table: Table, version: int) -> int:
-    """The data files a version holds for a reader, as its indexes count them; where its log is gone, more than any index."""
-    log = Path(table.path) / "_delta_log" / f"{version:020d}.json"
-    if not log.exists():
-        return sys.maxsize
-    actions = [json.loads(line) for line in log.read_text().splitlines()]
-    changes = sum("cdc" in action for action in actions)
-    return changes or sum("add" in action or "remove" in action for action in actions)
 
 
 def end_version(offset: str) -> int:

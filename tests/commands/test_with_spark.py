@@ -178,6 +178,7 @@ JOB = Job(Flow("copy", reads="silver.orders", writes=Append("gold.changes")))
 '''
 
 
+@pytest.mark.slow
 def test_a_reader_of_changes_in_another_job_is_previewed_planned_and_drawn(orders, capsys):
     orders.write("jobs/copies.py", COPY_JOB)
     orders.land("orders", order(1, "3.00"))

@@ -1,0 +1,327 @@
+"""Tables as streams: what was appended comes row for row, what was upserted or replaced as its changes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from microbatch.errors import SnapshotUnavailable, StateChanged
+from microbatch.sink.tables import Table
+from microbatch.sources.tables import TableInput
+from microbatch.testing import Bench
+
+JOB = """
+from microbatch import Append, Flow, Job, Replace, Snapshot, Source, Upsert
+from transforms import shop
+
+SALES = Source("sales", schema="id BIGINT, day DATE, shop STRING, amount BIGINT, at BIGINT, gone BOOLEAN")
+
+JOB = Job(
+    Flow("ingest", reads=SALES, writes=Append("bronze.sales")),
+    {flows}
+)
+"""
+KEEP = """
+    Flow("keep", reads="bronze.sales",
+         writes=Upsert("silver.sales", keys="id", newest_by="at", delete_when="gone")),
+"""
+FOLLOW = """
+    Flow("log", reads="silver.sales", writes=Append("gold.log")),
+    Flow("follow", reads="silver.sales",
+         writes=Upsert("gold.sales", keys="id", newest_by="_changed_at", delete_when="_op = 'delete'")),
+"""
+TOTAL = """
+    Flow("total", reads="silver.sales", recompute_by=["{by}"], transform=shop.total_by_{by},
+         writes=Replace("gold.totals", keys=["{by}"])),
+"""
+TRANSFORMS = '''
+from pyspark.sql import functions as F
+
+
+def total_by_shop(sales):
+    """Total a shop."""
+    return sales.groupBy("shop").agg(F.sum("amount").alias("total"), F.count("*").alias("sales"))
+
+
+def total_by_both(sales):
+    """Total a shop and a day."""
+    return sales.groupBy("shop", "day").agg(F.sum("amount").alias("total"))
+
+
+def dated(sales, shops):
+    """Add what is known of the shop."""
+    return sales.join(shops, "shop", "left")
+'''
+CONF = """
+sources:
+  sales: {kind: files, format: json, path: "${landing}/sales"}
+retry: {attempts: 0}
+"""
+PAIR = 'recompute_by=["shop", "day"], transform=shop.total_by_both, writes=Replace("gold.both", keys=["shop", "day"])'
+
+
+def declare(bench: Bench, flows: str, conf: str = CONF) -> None:
+    bench.write("jobs/shop.py", JOB.format(flows=flows))
+    bench.write("transforms/shop.py", TRANSFORMS)
+    bench.write("conf/base/shop.yml", conf)
+
+
+def sale(id_: int, shop: str | None, amount: int, at: int = 1, *, day: str | None = "2024-01-01", gone: bool = False):
+    return {"id": id_, "day": day, "shop": shop, "amount": amount, "at": at, "gone": gone}
+
+
+def found(bench: Bench, table: str, *columns: str) -> list[tuple]:
+    return sorted((tuple(row) for row in bench.read(table).select(*columns).collect()), key=repr)
+
+
+def states(bench: Bench) -> list[str]:
+    return [flow.state for flow in bench.report("shop").flows]
+
+
+@pytest.mark.slow
+def test_an_appended_table_is_read_row_for_row_by_each_of_its_readers(bench: Bench):
+    copies = [f'Flow("copy_{n}", reads="bronze.sales", writes=Append("silver.copy_{n}")),' for n in (1, 2)]
+    second = 'Flow("again", reads=SALES, writes=Append("bronze.again")),'
+    declare(bench, "".join([*copies, second]))
+    bench.land("sales", sale(1, "a", 5), sale(1, "a", 5), sale(2, None, 6))
+    bench.run("shop", flows=["ingest", "copy_1"])
+    bench.land("sales", sale(3, "b", 7))
+    assert bench.report("shop").exit_code == 0
+    expected = [(1, 5), (1, 5), (2, 6), (3, 7)]
+    for table in ("bronze.sales", "bronze.again", "silver.copy_1", "silver.copy_2"):
+        assert found(bench, table, "id", "amount") == expected
+    batches = {(batch["flow"], batch["batch_id"]) for batch in bench.ledger("shop")}
+    assert {("ingest", 1), ("copy_1", 1), ("again", 0), ("copy_2", 0)} <= batches
+    bench.read("bronze.sales")
+    bench.spark.sql(f"OPTIMIZE delta.`{bench.storage['warehouse']}/bronze/sales`")
+    assert states(bench) == ["idle"] * 4
+    bench.land("sales", sale(4, "b", 8))
+    bench.run("shop")
+    assert found(bench, "silver.copy_1", "id", "amount") == [*expected, (4, 8)]
+
+
+@pytest.mark.slow
+def test_an_upserted_table_is_read_as_its_changes_and_a_delete_is_followed(bench: Bench):
+    declare(bench, KEEP + FOLLOW)
+    for records in (
+        [sale(1, "a", 5), sale(2, "a", 6)],
+        [sale(1, "b", 7, 2), sale(3, "b", 8), sale(2, "a", 1, 0)],
+        [sale(2, None, 0, 3, gone=True), sale(9, None, 0, 3, gone=True)],
+    ):
+        bench.land("sales", *records)
+        outcomes = bench.run("shop")
+    assert [(o.flow, o.rows_read, o.rows_written) for o in outcomes if o.flow in ("follow", "log")] == [
+        ("log", 1, 1),
+        ("follow", 1, 1),
+    ]
+    assert found(bench, "silver.sales", "id", "shop", "amount") == [(1, "b", 7), (3, "b", 8)]
+    assert found(bench, "gold.sales", "id", "shop", "amount") == [(1, "b", 7), (3, "b", 8)]
+    assert found(bench, "gold.log", "id", "amount", "_op") == [
+        (1, 5, "insert"),
+        (1, 7, "update"),
+        (2, 6, "delete"),
+        (2, 6, "insert"),
+        (3, 8, "insert"),
+    ]
+    times = [row._changed_at for row in bench.read("gold.log").select("_changed_at").distinct().collect()]
+    assert len(times) == 3
+    assert all(isinstance(time, datetime.datetime) for time in times)
+    before = bench.versions()
+    assert states(bench) == ["idle"] * 4
+    bench.spark.sql(f"OPTIMIZE delta.`{bench.storage['warehouse']}/silver/sales`")
+    assert states(bench) == ["idle"] * 4
+    assert {name: version for name, version in bench.versions().items() if name != "silver.sales"} == {
+        name: version for name, version in before.items() if name != "silver.sales"
+    }
+
+
+@pytest.mark.slow
+def test_groups_are_made_anew_from_both_images_of_a_change_nulls_and_empty_ones_included(bench: Bench):
+    both = f'Flow("both", reads="silver.sales", {PAIR}),'
+    declare(bench, KEEP + TOTAL.format(by="shop") + both)
+    bench.land(
+        "sales", sale(1, "a", 5), sale(2, "a", 6), sale(3, None, 7), sale(4, "it's", 8), sale(5, "a", 1, day=None)
+    )
+    bench.run("shop")
+    assert found(bench, "gold.totals", "shop", "total") == [("a", 12), ("it's", 8), (None, 7)]
+    assert len(found(bench, "gold.both", "shop")) == 4
+    # 2 moves from a to null, 4 goes and leaves its group empty, b is new.
+    bench.land("sales", sale(2, None, 6, 2), sale(4, None, 0, 2, gone=True), sale(6, "b", 9))
+    outcomes = {outcome.flow: outcome for outcome in bench.run("shop")}
+    assert found(bench, "gold.totals", "shop", "total") == [("a", 6), ("b", 9), (None, 13)]
+    assert {(row[0], str(row[1]), row[2]) for row in found(bench, "gold.both", "shop", "day", "total")} == {
+        ("a", "2024-01-01", 5),
+        ("a", "None", 1),
+        ("b", "2024-01-01", 9),
+        (None, "2024-01-01", 13),
+    }
+    total = outcomes["total"]
+    assert (total.rows_read, total.rows_transformed, total.rows_written) == (3, 3, 3)
+    assert states(bench) == ["idle"] * 4
+
+
+@pytest.mark.slow
+def test_more_groups_than_are_listed_one_by_one_come_out_right(bench: Bench):
+    declare(bench, KEEP + TOTAL.format(by="shop"))
+    bench.land("sales", *[sale(number, f"shop {number // 2}" if number > 9 else None, 1) for number in range(2_400)])
+    bench.run("shop")
+    bench.land("sales", *[sale(number, f"shop {number // 2}", 3, 2) for number in range(2_398)])
+    bench.run("shop")
+    expected = [(f"shop {number}", 6) for number in range(1_199)] + [("shop 1199", 2)]
+    assert found(bench, "gold.totals", "shop", "total") == sorted(expected, key=repr)
+
+
+@pytest.mark.slow
+def test_the_changes_of_a_replaced_table_keep_a_key_whose_group_was_made_anew(bench: Bench):
+    """Making a group anew deletes and inserts the same key in one commit: the row that is there at its end must stay."""
+    follow = """
+        Flow("follow", reads="gold.totals",
+             writes=Upsert("gold.followed", keys="shop", newest_by="_changed_at", delete_when="_op = 'delete'")),
+    """
+    declare(bench, KEEP + TOTAL.format(by="shop") + follow)
+    shops = [f"shop {number}" for number in range(8)]
+    bench.land("sales", *[sale(number, shop, 1) for number, shop in enumerate(shops)])
+    bench.run("shop")
+    bench.land(
+        "sales", *[sale(number, shop, 2, 2) for number, shop in enumerate(shops[:-1])], sale(7, None, 0, 2, gone=True)
+    )
+    bench.run("shop")
+    assert found(bench, "gold.totals", "shop", "total") == [(shop, 2) for shop in shops[:-1]]
+    assert found(bench, "gold.followed", "shop", "total") == [(shop, 2) for shop in shops[:-1]]
+
+
+@pytest.fixture
+def copied(bench: Bench) -> Bench:
+    """An appended table that was read to its end by a second flow."""
+    declare(bench, 'Flow("copy", reads="bronze.sales", writes=Append("silver.copy")),')
+    for number in range(2):
+        bench.land("sales", sale(number, "a", 5))
+        bench.run("shop")
+    return bench
+
+
+def stopped(bench: Bench) -> str:
+    """What stops the copying flow; its table is as it was."""
+    before = bench.versions()["silver.copy"]
+    report = bench.report("shop", flows=["copy"])
+    assert report.exit_code == 1
+    [error] = report.errors
+    assert isinstance(error, StateChanged)
+    assert "--accept checkpoint" in str(error) and len(str(error).splitlines()) == 1
+    assert bench.versions()["silver.copy"] == before
+    return str(error)
+
+
+@pytest.mark.slow
+def test_a_table_that_others_changed_under_its_reader_stops_it(copied: Bench):
+    path = f"{copied.storage['warehouse']}/bronze/sales"
+    saved = Path(path).with_name("saved")
+    shutil.copytree(path, saved)
+
+    def put_back() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(saved, path)
+        copied.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+    copied.spark.read.format("delta").load(path).limit(1).write.format("delta").mode("overwrite").save(path)
+    assert "changed from outside" in stopped(copied)
+    put_back()
+    DeltaTable(path).delete("id = 0")  # a whole file: nothing is added
+    assert "changed from outside" in stopped(copied)
+    put_back()
+    DeltaTable(path).restore(0)
+    assert "changed from outside" in stopped(copied)
+    shutil.rmtree(path)
+    assert "table bronze.sales, which it reads, is gone" in stopped(copied)
+    DeltaTable.create(path, DeltaTable(str(saved)).schema())
+    assert "table bronze.sales, which it reads, was made anew" in stopped(copied)
+    put_back()
+    for number in (0, 1):
+        Path(path, "_delta_log", f"{number:020}.json").unlink()
+        shutil.copy(saved / "_delta_log" / f"{number:020}.json", Path(path, "_delta_log"))
+    assert copied.report("shop").exit_code == 0
+
+
+@pytest.mark.parametrize("changes", [False, True], ids=["rows", "changes"])
+def test_what_is_pending_is_none_exactly_when_every_row_was_read(spark: SparkSession, tmp_path: Path, changes: bool):
+    table, checkpoint = Table(str(tmp_path), "bronze.t"), tmp_path / "checkpoint"
+    read: dict[int, int] = {}
+
+    def append(number: int) -> None:
+        writer = spark.range(number * 10, number * 10 + 4).repartition(2).write.format("delta")
+        writer.option("delta.enableChangeDataFeed", "true").mode("append").save(table.path)
+
+    def read_on() -> None:
+        reader = spark.readStream.format("delta").option("maxFilesPerTrigger", 1)
+        stream = (reader.option("readChangeFeed", "true") if changes else reader).load(table.path)
+        writer = stream.writeStream.foreachBatch(lambda batch, number: read.update({number: batch.count()}))
+        writer.option("checkpointLocation", str(checkpoint)).trigger(availableNow=True).start().awaitTermination()
+
+    def pending(after: int) -> int:
+        """What is pending where the batch `after` was the last one."""
+        part = tmp_path / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        (part / "offsets").mkdir(parents=True)
+        for number in range(after + 1):
+            shutil.copy(checkpoint / "offsets" / str(number), part / "offsets")
+        return TableInput(table, part, changes).pending()
+
+    assert TableInput(table, checkpoint, changes).pending() == 0
+    append(0)
+    append(1)
+    assert TableInput(table, checkpoint, changes).pending() == 2
+    read_on()
+    append(2)
+    append(3)
+    assert TableInput(table, checkpoint, changes).pending() == 2
+    read_on()
+    last = max(read)
+    assert [pending(number) == 0 for number in range(last + 1)] == [False] * last + [True]
+    assert sum(read.values()) == 16
+    assert pending(last - 1) == 1
+    DeltaTable(table.path).optimize.compact()
+    DeltaTable(table.path).alter.set_table_properties({"delta.checkpointInterval": "20"})
+    assert pending(last) == 0
+
+
+SHOPS = """Flow("ingest_shops", reads=Source("shops", schema="shop STRING, city STRING"), writes=Append("bronze.shops")),
+    Flow("date", reads="bronze.sales", transform=shop.dated, snapshots={{"shops": {snapshot}}}, writes=Append("silver.dated")),"""
+
+
+@pytest.mark.slow
+def test_a_snapshot_that_is_missing_too_small_or_too_old_stops_its_flow_to_be_tried_later(bench: Bench):
+    conf = CONF.replace("retry", '  shops: {kind: files, format: json, path: "${landing}/shops"}\nretry')
+
+    def refused(snapshot: str) -> str:
+        declare(bench, SHOPS.format(snapshot=snapshot), conf)
+        before = bench.versions().get("silver.dated")
+        report = bench.report("shop", flows=["date"])
+        assert report.exit_code == 5
+        assert isinstance(report.errors[0], SnapshotUnavailable)
+        assert bench.versions().get("silver.dated") == before
+        return str(report.errors[0])
+
+    declare(bench, SHOPS.format(snapshot='"bronze.shops"'), conf)
+    bench.land("sales", sale(1, "a", 5))
+    bench.land("shops", {"shop": "a", "city": "x"})
+    bench.run("shop", flows=["ingest"])
+    assert "flow date needs a snapshot of bronze.shops: the table is not there yet" in refused('"bronze.shops"')
+    bench.run("shop", flows=["ingest_shops"])
+    assert "it has 1 rows, 2 are needed (min_rows)" in refused('Snapshot("bronze.shops", min_rows=2)')
+    log = Path(bench.storage["warehouse"], "bronze/shops/_delta_log")
+    for commit in log.glob("*.json"):
+        lines = [json.loads(line) for line in commit.read_text().splitlines()]
+        for line in lines:
+            if "commitInfo" in line:
+                line["commitInfo"]["timestamp"] -= 2 * 3_600_000
+        commit.write_text("\n".join(json.dumps(line) for line in lines))
+    assert "it is 2.0 h old, 1.5 are allowed (max_age_h)" in refused('Snapshot("bronze.shops", max_age_h=1.5)')
+    declare(bench, SHOPS.format(snapshot='Snapshot("bronze.shops", max_age_h=3)'), conf)
+    assert bench.report("shop").exit_code == 0
+    assert found(bench, "silver.dated", "id", "city") == [(1, "x")]
