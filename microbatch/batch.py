@@ -24,6 +24,7 @@ from microbatch.sink import deletes, history, ops, targets
 from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
+from microbatch.sources.listing import Record
 from microbatch.sources.tables import offsets
 from microbatch.surrender import surrender
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
@@ -169,6 +170,8 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
         letters.append(quarantine.of_text(kept.rows))
     again = kept.batch_id <= work.planned
     quarantine.write(origin_of(work, kept), letters, judged.leaving + judged.unparsed, file_letters(kept), again)
+    if kept.broken:
+        Record(work.checkpoint).forgive(kept.batch_id, kept.broken)
     work.reached("letters", kept.batch_id)
 
 

@@ -181,6 +181,28 @@ def quarantine_show(
     return command_.show(command_.Letters(suite, suite.job(job), flow, batch, where), ids)
 
 
+@command(quarantine, "replay")
+@click.argument("job")
+@chooses_letters
+def quarantine_replay(suite: Any, job: str, flow: str | None, batch: int | None, where: str | None) -> int:
+    """Send the recorded input of open letters through today's transform and rules. Twice is the same as once."""
+    from microbatch.commands import replay as command_
+    from microbatch.commands.quarantine import Letters
+
+    return command_.replay(Letters(suite, suite.job(job), flow, batch, where))
+
+
+@command(quarantine, "discard")
+@click.argument("job")
+@chooses_letters
+def quarantine_discard(suite: Any, job: str, flow: str | None, batch: int | None, where: str | None) -> int:
+    """Mark open letters as not wanted. They stay to be read, and are never replayed."""
+    from microbatch.commands import replay as command_
+    from microbatch.commands.quarantine import Letters
+
+    return command_.discard(Letters(suite, suite.job(job), flow, batch, where))
+
+
 def main() -> None:
     """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
     code = 0

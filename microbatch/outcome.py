@@ -42,7 +42,7 @@ class Outcome:
     """A micro-batch that is done. Counts are rows; times are ISO 8601 in UTC; `newest_at` is the newest event or file time.
 
     The law: rows_transformed = rows_written + rows_quarantined + rows_superseded, and for a row-for-row flow
-    rows_read = rows_unparsed + rows_transformed.
+    rows_read = rows_unparsed + rows_transformed. `letters` are the ids of the dead letters that a replay took in.
     """
 
     job: str
@@ -67,6 +67,7 @@ class Outcome:
     newest_at: str | None
     suite_version: str
     results: tuple[Result, ...] = ()
+    letters: tuple[str, ...] = ()
 
     def lawful(self) -> bool:
         """Whether every transformed row is in the table, in quarantine or superseded."""
@@ -85,6 +86,7 @@ class Outcome:
         try:
             record = json.loads(text)
             record["results"] = tuple(Result(**result) for result in record["results"])
+            record["letters"] = tuple(record.get("letters", ()))
             known = {field.name for field in fields(Outcome)}
             return Outcome(**{name: value for name, value in record.items() if name in known})
         except (TypeError, KeyError) as cause:

@@ -76,6 +76,7 @@ NOT_REPEATABLE = {
     "InputFileBlockStart": "input_file_block_start()",
     "InputFileBlockLength": "input_file_block_length()",
 }
+NOT_IN_A_NAME = frozenset(" ,;{}()\n\t=`")  # Delta Lake manual, "Column mapping": without it these are refused
 JOINS_KEEP = {("LeftOuter", 0), ("RightOuter", 1)}  # the join types that keep each row of their left, or right, side
 
 
@@ -306,6 +307,10 @@ def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: 
     ]
     if engine:
         problems.append(Problem(where, f"column {', '.join(engine)} has a name of the engine's own; rename it"))
+    odd = [name for name in written_by(flow, output).fieldNames() if NOT_IN_A_NAME.intersection(name)]
+    if odd:
+        what = f"column {', '.join(map(repr, odd))} has a letter that a Delta table does not take; rename it in the transform"
+        problems.append(Problem(where, what))
     problems += _against_table(suite, where, flow, written_by(flow, output))
     if problems:
         raise ConfigError(*problems)

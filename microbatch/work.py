@@ -30,6 +30,7 @@ class Work:
         committed: the last batch the target held when the run began: up to it nothing is judged again.
         planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
         give_up: a batch whose rows somebody sends to quarantine as they are; -1 for none.
+        letters: the letters whose rows this is a replay of.
         reached: told of each step as it is done ("keep", "judge", "letters", "target", "ledger"), with the batch id.
     """
 
@@ -47,6 +48,7 @@ class Work:
     properties: Mapping[str, str]
     reached: Callable[[str, int], None]
     give_up: int = -1
+    letters: tuple[str, ...] = ()
     now: Callable[[], datetime] = field(default=lambda: datetime.now(timezone.utc))
 
     @property
@@ -110,6 +112,7 @@ def outcome_of(work: Work, kept: Kept, judged: Judged, written: int) -> Outcome:
         newest_at=kept.newest_at,
         suite_version=work.suite_version,
         results=judged.results,
+        letters=work.letters,
     )
 
 

@@ -277,6 +277,14 @@ def test_a_column_with_a_name_of_the_engines_own_is_refused(bench: Bench):
     assert "column _unparsed has a name of the engine's own; rename it" in refusals(bench)[0]
 
 
+@pytest.mark.parametrize("name", ["a b", "a`b", "sum(amount)"])
+def test_a_column_whose_name_delta_would_refuse_is_refused_before_a_batch_runs(bench: Bench, name: str):
+    declare(bench, f'return orders.select("*", F.lit(1).alias("{name}"))')
+    assert f"column {name!r} has a letter that a Delta table does not take" in refusals(bench)[0]
+    declare(bench, 'return orders.select("*", F.lit(1).alias("a.b"))')
+    assert "a.b" in shape(bench).output.fieldNames()
+
+
 def test_the_mistakes_of_two_flows_are_told_at_once(bench: Bench):
     more = 'Flow("copy", reads="silver.orders", writes=Upsert("gold.orders", keys="order_id")),'
     again = 'Flow("again", reads="bronze.orders", writes=Upsert("gold.again", keys="oder_id")),'

@@ -77,7 +77,7 @@ def sale(id_: int, shop: str | None, amount: int, at: int = 1, *, day: str | Non
 
 
 def found(bench: Bench, table: str, *columns: str) -> list[tuple]:
-    return sorted((tuple(row) for row in bench.read(table).select(*columns).collect()), key=repr)
+    return sorted((tuple(row) for row in bench.read(table).select(*columns).collect()), key=str)
 
 
 def states(bench: Bench) -> list[str]:
@@ -86,24 +86,22 @@ def states(bench: Bench) -> list[str]:
 
 @pytest.mark.slow
 def test_an_appended_table_is_read_row_for_row_by_each_of_its_readers(bench: Bench):
-    copies = [f'Flow("copy_{n}", reads="bronze.sales", writes=Append("silver.copy_{n}")),' for n in (1, 2)]
-    second = 'Flow("again", reads=SALES, writes=Append("bronze.again")),'
-    declare(bench, "".join([*copies, second]))
+    copy = 'Flow("copy", reads="bronze.sales", writes=Append("silver.copy")),'
+    declare(bench, f'{copy}\n    Flow("again", reads=SALES, writes=Append("bronze.again")),')
     bench.land("sales", sale(1, "a", 5), sale(1, "a", 5), sale(2, None, 6))
-    bench.run("shop", flows=["ingest", "copy_1"])
+    bench.run("shop", flows=["ingest", "copy"])
     bench.land("sales", sale(3, "b", 7))
     assert bench.report("shop").exit_code == 0
     expected = [(1, 5), (1, 5), (2, 6), (3, 7)]
-    for table in ("bronze.sales", "bronze.again", "silver.copy_1", "silver.copy_2"):
+    for table in ("bronze.sales", "bronze.again", "silver.copy"):
         assert found(bench, table, "id", "amount") == expected
     batches = {(batch["flow"], batch["batch_id"]) for batch in bench.ledger("shop")}
-    assert {("ingest", 1), ("copy_1", 1), ("again", 0), ("copy_2", 0)} <= batches
-    bench.read("bronze.sales")
+    assert {("ingest", 1), ("copy", 1), ("again", 0)} <= batches
     bench.spark.sql(f"OPTIMIZE delta.`{bench.storage['warehouse']}/bronze/sales`")
-    assert states(bench) == ["idle"] * 4
+    assert states(bench) == ["idle"] * 3
     bench.land("sales", sale(4, "b", 8))
     bench.run("shop")
-    assert found(bench, "silver.copy_1", "id", "amount") == [*expected, (4, 8)]
+    assert found(bench, "silver.copy", "id", "amount") == [*expected, (4, 8)]
 
 
 @pytest.mark.slow
@@ -146,10 +144,10 @@ def test_groups_are_made_anew_from_both_images_of_a_change_nulls_and_empty_ones_
     both = f'Flow("both", reads="silver.sales", {PAIR}),'
     declare(bench, KEEP + TOTAL.format(by="shop") + both)
     bench.land(
-        "sales", sale(1, "a", 5), sale(2, "a", 6), sale(3, None, 7), sale(4, "it's", 8), sale(5, "a", 1, day=None)
+        "sales", sale(1, "a", 5), sale(2, "a", 6), sale(3, None, 7), sale(4, "b's", 8), sale(5, "a", 1, day=None)
     )
     bench.run("shop")
-    assert found(bench, "gold.totals", "shop", "total") == [("a", 12), ("it's", 8), (None, 7)]
+    assert found(bench, "gold.totals", "shop", "total") == [("a", 12), ("b's", 8), (None, 7)]
     assert len(found(bench, "gold.both", "shop")) == 4
     # 2 moves from a to null, 4 goes and leaves its group empty, b is new.
     bench.land("sales", sale(2, None, 6, 2), sale(4, None, 0, 2, gone=True), sale(6, "b", 9))
@@ -174,7 +172,7 @@ def test_more_groups_than_are_listed_one_by_one_come_out_right(bench: Bench):
     bench.land("sales", *[sale(number, f"shop {number // 2}", 3, 2) for number in range(2_398)])
     bench.run("shop")
     expected = [(f"shop {number}", 6) for number in range(1_199)] + [("shop 1199", 2)]
-    assert found(bench, "gold.totals", "shop", "total") == sorted(expected, key=repr)
+    assert found(bench, "gold.totals", "shop", "total") == sorted(expected, key=str)
 
 
 @pytest.mark.slow
@@ -315,6 +313,8 @@ def test_a_snapshot_that_is_missing_too_small_or_too_old_stops_its_flow_to_be_tr
     bench.run("shop", flows=["ingest_shops"])
     assert "it has 1 rows, 2 are needed (min_rows)" in refused('Snapshot("bronze.shops", min_rows=2)')
     log = Path(bench.storage["warehouse"], "bronze/shops/_delta_log")
+    for checksum in log.glob(".*.crc"):
+        checksum.unlink()
     for commit in log.glob("*.json"):
         lines = [json.loads(line) for line in commit.read_text().splitlines()]
         for line in lines:

@@ -12,6 +12,7 @@ from typing import Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Upsert
+from microbatch.runner.accept import query_id
 from microbatch.runner.flows import input_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
@@ -80,21 +81,28 @@ def findings(suite: Suite, job: LoadedJob, flow: Flow) -> Iterator[Equation | st
         yield Equation(flow.name, "read", sums["rows_read"], right, sums["rows_unparsed"] + sums["rows_transformed"])
     found = sums["rows_written"] + sums["rows_quarantined"] + sums["rows_superseded"]
     yield Equation(flow.name, "transformed", sums["rows_transformed"], "written + quarantined + superseded", found)
-    yield from _letters(suite, job, flow, sums)
+    yield from _letters(suite, job, flow, ledger)
     yield from _target(suite, job, flow, target, ledger)
-    yield from _input(suite, job, flow, ledger, sums)
+    yield from _input(suite, job, flow, ledger)
 
 
 def _ledger(suite: Suite, job: LoadedJob) -> list[dict[str, Any]]:
     return ops.rows(suite.environment.storage["warehouse"], "batches", [("job", "=", job.name)])
 
 
-def _letters(suite: Suite, job: LoadedJob, flow: Flow, sums: dict[str, int]) -> Iterator[Equation | str]:
+def _letters(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
+    """Each row that left has its letter. A replay of rows writes no letters: those that fail again stay under their ids."""
     filters = [("job", "=", job.name), ("flow", "=", flow.name)]
     letters = ops.rows(suite.environment.storage["warehouse"], "quarantine", filters)
     for kind, column in (("row", "rows_quarantined"), ("parse", "rows_unparsed")):
+        left = sum(each[column] for each in ledger if not is_replay_of_rows(each["query_id"]))
         count = sum(letter["kind"] == kind for letter in letters)
-        yield Equation(flow.name, column.replace("rows_", ""), sums[column], f"letters of kind {kind}", count)
+        yield Equation(flow.name, column.replace("rows_", ""), left, f"letters of kind {kind}", count)
+
+
+def is_replay_of_rows(query_id: str) -> bool:
+    """Whether a ledger row is of letters that were replayed under their own ids."""
+    return query_id.startswith("replay:") and "/" not in query_id
 
 
 def _target(
@@ -129,20 +137,14 @@ def _target(
     yield Equation(flow.name, f"commits of {target.name}", len(mine), "that are in the ledger", len(mine & keyed))
 
 
-def _input(
-    suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]], sums: dict[str, int]
-) -> Iterator[Equation | str]:
+def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
     """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in."""
     source = input_of(suite, job, flow)
+    current = query_id(source.checkpoint)
+    mine = [each for each in ledger if each["query_id"] == current]
     if isinstance(source, Files):
-        offsets = len({each["source_end"] for each in ledger})
-        yield Equation(
-            flow.name,
-            "batches in the ledger",
-            offsets,
-            "batches of files recorded",
-            Record(source.checkpoint).batches(),
-        )
+        recorded = Record(source.checkpoint).batches()
+        yield Equation(flow.name, "batches in the ledger", len(mine), "batches of files recorded", recorded)
         return
     writer_job, writer = suite.writer_of(str(flow.reads))
     offset = last_offset(source.checkpoint)
@@ -150,16 +152,11 @@ def _input(
         return
     upto = end_version(offset)
     filters = [("job", "=", writer_job), ("flow", "=", writer.name)]
-    wrote = [
-        b
-        for b in ops.rows(suite.environment.storage["warehouse"], "batches", filters)
-        if b["target_version"] is not None and b["target_version"] <= upto
+    wrote = ops.rows(suite.environment.storage["warehouse"], "batches", filters)
+    counts = [
+        each["rows_written"] for each in wrote if each["target_version"] is not None and each["target_version"] <= upto
     ]
-    count = sum(each["rows_written"] for each in wrote)
+    read = sum(each["rows_read"] for each in mine)
     yield Equation(
-        flow.name,
-        "read",
-        sums["rows_read"],
-        f"rows that {writer.name} wrote to {flow.reads} up to version {upto}",
-        count,
+        flow.name, "read", read, f"rows that {writer.name} wrote to {flow.reads} up to version {upto}", sum(counts)
     )

@@ -129,7 +129,7 @@ def run(
     _refuse_unknown(suite, jobs, flows)
     if accept and len(wanted) != 1:
         raise ConfigError(Problem("--accept", "gives something up for good, so name one job and one --flow"))
-    this = _Run(suite, tuple(jobs), _run_id(), observer or Observer(), reached, threading.Event(), accept)
+    this = _Run(suite, tuple(jobs), run_id(), observer or Observer(), reached, threading.Event(), accept)
     started = datetime.now(timezone.utc)
     with ExitStack() as locks, _stops(this.stopping, this.observer):
         for name in sorted(set(jobs)):
@@ -264,7 +264,8 @@ def _refuse_unknown(suite: Suite, jobs: Sequence[str], flows: Sequence[str]) -> 
         raise ConfigError(*[Problem("--flow", f"{flow} is {here}{hint(flow, names)}") for flow in unknown])
 
 
-def _run_id() -> str:
+def run_id() -> str:
+    """A new run's id: when it began, and what tells it from others."""
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 

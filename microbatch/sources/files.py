@@ -81,10 +81,10 @@ class Files:
         """
         if not is_local(self.conf.path):
             return 1
-        now, seen = (
-            files_below(self.name, self.conf.path, _options(self.conf).get("pathglobfilter")),
-            Record(self.checkpoint).all(),
-        )
+        record = Record(self.checkpoint)
+        if self.accept:
+            record.refresh()
+        now, seen = files_below(self.name, self.conf.path, _options(self.conf).get("pathglobfilter")), record.all()
         refuse_changed(self.flow, seen, now)
         return len(now.keys() - seen.keys())
 
@@ -128,6 +128,10 @@ class Files:
         refuse_changed(self.flow, record.of(batch_id), now)
         record.keep(batch_id, list(now.values()))
         return list(now.values())
+
+    def options(self) -> dict[str, str]:
+        """The reader's options, names in lower case as Spark compares them."""
+        return _options(self.conf)
 
     def rows(self, spark: SparkSession, files: list[File]) -> DataFrame:
         """The rows of these files: the schema's columns and `_row`, `_unparsed`, `_problem` (see `parse`)."""

@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from microbatch.errors import SourceUnavailable, StateChanged
+
+
+NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,13 @@ class Record:
             half.write_text(json.dumps([[f.path, f.size, f.modified_ms] for f in files]))
             half.rename(target)
 
+    def forgive(self, batch_id: int, paths: Iterable[str]) -> None:
+        """Files that could not be read may be mended in place: they were not taken in, so no change of theirs is a loss."""
+        broken = set(paths)
+        files = [File(f.path, NOT_TAKEN_IN, 0) if f.path in broken else f for f in self.of(batch_id).values()]
+        (self.folder / f"{batch_id}.json").unlink(missing_ok=True)
+        self.keep(batch_id, files)
+
     def refresh(self) -> None:
         """Take every recorded file as it is now: one that changed counts as read, one that vanished is forgotten."""
         for batch_id in sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json")):
@@ -195,7 +205,9 @@ def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> No
     changed = [
         f"{path} {_told(seen[path], file)}"
         for path, file in sorted(now.items())
-        if path in seen and (seen[path].size, seen[path].modified_ms) != (file.size, file.modified_ms)
+        if path in seen
+        and seen[path].size != NOT_TAKEN_IN
+        and (seen[path].size, seen[path].modified_ms) != (file.size, file.modified_ms)
     ]
     if changed:
         raise StateChanged(

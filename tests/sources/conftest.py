@@ -60,9 +60,10 @@ class Things:
         return sorted(row.id for row in self.bench.read("bronze.things").collect())
 
     def letters(self) -> list[tuple[str, str, str]]:
-        """Kind, payload and the first reason's message of each letter."""
+        """Kind, payload and the first reason's message of each open letter."""
         return sorted(
-            (row.kind, row.payload, row.reasons[0].message) for row in self.bench.quarantine("things").collect()
+            (row.kind, row.payload, row.reasons[0].message)
+            for row in self.bench.quarantine("things").where("status = 'open'").collect()
         )
 
     def audit(self) -> int:

@@ -1,0 +1,246 @@
+"""`microbatch quarantine replay` and `discard`: the recorded input through today's transform and rules, once.
+
+A replayed letter's row is committed with the letter's id in the commit, and the letter is marked after it: killed in between,
+the next replay finds the id in the table's log and only marks it. A letter that fails again stays open under its id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microbatch.commands.quarantine import Letters
+from microbatch.commands.render import columns
+from microbatch.job import Flow
+from microbatch.runner.flows import checkpoint_of, input_of, properties_of
+from microbatch.runner.lock import held
+from microbatch.runner.run import run_id
+from microbatch.sink import exact, ops
+from microbatch.sink.tables import Table, outcome_of
+from microbatch.sources import Files
+from microbatch.sources.listing import look_at
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from microbatch.work import Kept, Work
+
+MOST_AT_ONCE = 5_000  # letters of one commit: their ids travel in it
+COLUMNS = "id, flow, kind, payload, batch_id, query_id, reasons, attempts"
+
+
+def discard(letters: Letters) -> int:
+    """Mark open letters as discarded: somebody decided that they are not wanted. They stay to be read."""
+    chosen = letters.query("id", only="status = 'open'")
+    with held(letters.suite.environment.storage["checkpoints"], letters.job.name):
+        _mark(_stored(letters), [letter["id"] for letter in chosen], "discarded")
+    print(f"{letters.job.name}: {len(chosen):,} letters discarded")
+    return 0
+
+
+def replay(letters: Letters) -> int:
+    """Send the input of open letters through today's transform and rules, flow by flow, and print what became of them.
+
+    Raises:
+        MicrobatchError: what stopped a flow; letters of flows before it are replayed.
+    """
+    suite, job, rows = letters.suite, letters.job, []
+    with held(suite.environment.storage["checkpoints"], job.name):
+        chosen = letters.query(COLUMNS, "ORDER BY quarantined_at, id", only="status = 'open' AND kind <> 'batch'")
+        if not chosen:
+            print(f"{job.name}: no open letters to replay; a stuck batch is replayed by running the job")
+            return 0
+        for flow in job.flows:
+            mine = [letter for letter in chosen if letter["flow"] == flow.name]
+            if mine:
+                rows.append(_Replay(letters, flow).all(mine))
+    print(columns(("flow", "letters", "replayed", "still open"), rows))
+    return 0
+
+
+class _Replay:
+    """The replay of one flow's letters."""
+
+    def __init__(self, letters: Letters, flow: Flow) -> None:
+        from microbatch.commands.plan import shaped
+
+        self.suite, self.job, self.flow, self.stored = letters.suite, letters.job, flow, _stored(letters)
+        self.warehouse = self.suite.environment.storage["warehouse"]
+        self.spark, shapes = shaped(self.suite, self.job)
+        self.run_id = run_id()
+        self.shape = shapes[self.job.name, flow.name]
+        self.input = input_of(self.suite, self.job, flow)
+        self.commits = 0
+
+    def all(self, letters: Sequence[dict[str, Any]]) -> list[object]:
+        """Replay them; the flow's line of the closing table."""
+        done = self._marked_before(letters)
+        rest = [letter for letter in letters if letter["id"] not in done]
+        kinds = {kind: [each for each in rest if each["kind"] == kind] for kind in ("row", "parse", "file")}
+        if self.flow.recompute_by:
+            done |= self._groups(kinds["row"])
+        else:
+            texts = [*kinds["row"], *kinds["parse"]]
+            for start in range(0, len(texts), MOST_AT_ONCE):
+                done |= self._rows(texts[start : start + MOST_AT_ONCE])
+        done |= self._files(kinds["file"])
+        return [f"{self.job.name}.{self.flow.name}", len(letters), len(done), len(letters) - len(done)]
+
+    def _work(self, suffix: str = "") -> Work:
+        """A batch beside the checkpoint: its own key, the same steps."""
+        from microbatch.work import Work
+
+        self.commits += 1
+        return Work(
+            warehouse=self.warehouse,
+            job=self.job.name,
+            flow=self.flow,
+            shape=self.shape,
+            input=self.input,
+            checkpoint=checkpoint_of(self.suite, self.job, self.flow),
+            query_id=f"replay:{self.run_id}{suffix}",
+            run_id=self.run_id,
+            suite_version=self.suite.version,
+            committed=-1,
+            planned=-1,
+            properties=properties_of(self.suite, self.flow),
+            reached=lambda step, batch_id: None,
+        )
+
+    def _marked_before(self, letters: Sequence[dict[str, Any]]) -> set[str]:
+        """The letters whose rows a replay committed that was killed before it could mark them; they are marked now."""
+        wanted = {letter["id"] for letter in letters}
+        target = Table(self.warehouse, self.flow.writes.table)
+        outcomes = (outcome_of(commit) for commit in target.commits())
+        there = {id_ for outcome in outcomes if outcome for id_ in outcome.letters} & wanted
+        _mark(self.stored, sorted(there), "replayed")
+        return there
+
+    def _rows(self, letters: Sequence[dict[str, Any]]) -> set[str]:
+        from microbatch import batch, quarantine
+
+        work = self._work()
+        kept = self._kept(work, _counted(self._parsed(letters)))
+        judged, kept = batch.pin(work, kept, self.spark)
+        failing: dict[str, list[dict[str, str]]] = {}
+        if judged.leaving:
+            left = quarantine.of_rows(judged.rows, self.shape.plan.leaves, self.shape.plan.reasons())
+            failing |= {row["payload"]: row["reasons"] for row in left.toArrow().to_pylist()}
+        if judged.unparsed:
+            failing |= {row["payload"]: row["reasons"] for row in quarantine.of_text(kept.rows).toArrow().to_pylist()}
+        passed = {letter["id"] for letter in letters} - failing.keys()
+        batch.write(replace(work, letters=tuple(sorted(passed))), kept, judged)
+        _mark(self.stored, sorted(passed), "replayed")
+        self._failed_again([letter for letter in letters if letter["id"] in failing], failing)
+        return passed
+
+    def _groups(self, letters: Sequence[dict[str, Any]]) -> set[str]:
+        """A recomputing flow: the letters' groups are derived anew as of now; what is bad in them gets new letters."""
+        if not letters:
+            return set()
+        from microbatch import batch
+
+        assert not isinstance(self.input, Files)
+        work = self._work("/groups")
+        version = self.input.table.version() or 0
+        end = json.dumps({"reservoirVersion": version + 1, "index": -1})
+        keys = self.spark.createDataFrame([], self.shape.input).select(*self.flow.recompute_by).schema
+        texts = self.spark.createDataFrame([(letter["payload"],) for letter in letters], "payload STRING")
+        from pyspark.sql import functions as F
+
+        groups = texts.select(F.from_json("payload", keys, exact.OPTIONS).alias("g")).select("g.*").distinct()
+        pinned = groups.localCheckpoint(eager=True)
+        count = pinned.count()
+        rows = self.input.of_groups(self.spark, pinned, count, end)
+        kept = replace(self._kept(work, (rows, None)), groups=pinned, changes=count)
+        judged, kept = batch.pin(work, kept, self.spark)
+        batch.divert(work, kept, judged)
+        batch.write(replace(work, letters=tuple(letter["id"] for letter in letters)), kept, judged)
+        _mark(self.stored, [letter["id"] for letter in letters], "replayed")
+        return {letter["id"] for letter in letters}
+
+    def _files(self, letters: Sequence[dict[str, Any]]) -> set[str]:
+        """Files that were mended: read whole, as a batch of their own; their bad rows get letters of their own."""
+        if not letters or not isinstance(self.input, Files):
+            return set()
+        from microbatch import batch
+
+        source, done = self.input, set()
+        for letter in letters:
+            path = str(json.loads(letter["payload"])["path"])
+            file = [look_at(path)] if Path(path).exists() else []
+            why = (
+                {**source.suspicious(self.spark, file), **source.broken(self.spark, file)}
+                if file
+                else {path: "it is not there"}
+            )
+            if why:
+                reason = {"expectation": "read", "column": "", "severity": "critical", "message": why[path]}
+                self._failed_again([letter], {letter["id"]: [reason]})
+                continue
+            work = self._work("/files")
+            kept = replace(self._kept(work, _counted(source.rows(self.spark, file))), files=tuple(file))
+            judged, kept = batch.pin(work, kept, self.spark)
+            batch.divert(work, kept, judged)
+            batch.write(replace(work, letters=(letter["id"],)), kept, judged)
+            _mark(self.stored, [letter["id"]], "replayed")
+            done.add(letter["id"])
+        return done
+
+    def _kept(self, work: Work, counted: tuple[DataFrame, Any]) -> Kept:
+        from microbatch.work import Kept
+
+        rows, count = counted
+        return Kept(self.commits, datetime.now(timezone.utc), "", "", rows, count)
+
+    def _parsed(self, letters: Sequence[dict[str, Any]]) -> DataFrame:
+        """The letters' rows as their source gives them; `_row` and `_unparsed` hold the letter's id."""
+        from pyspark.sql import functions as F
+
+        from microbatch.sources.letters import rows_of
+
+        values = [(letter["id"], letter["kind"], letter["payload"]) for letter in letters]
+        texts = self.spark.createDataFrame(values, "_letter STRING, kind STRING, value STRING")
+        rows, id_ = rows_of(texts, self.shape.input, self.input), F.col("_letter")
+        return rows.withColumns({"_row": id_, "_unparsed": F.when(F.col("_unparsed").isNotNull(), id_)}).drop("_letter")
+
+    def _failed_again(self, letters: Sequence[dict[str, Any]], reasons: dict[str, list[dict[str, str]]]) -> None:
+        """They stay open, with today's reasons and one attempt more."""
+        if not letters:
+            return
+        import pyarrow as pa
+
+        ids = [letter["id"] for letter in letters]
+        whole = {row["id"]: row for row in ops.rows(self.warehouse, "quarantine", [("id", "in", ids)])}
+        once_more = [
+            {"reasons": reasons[id_], "attempts": whole[id_]["attempts"] + 1, "run_id": self.run_id} for id_ in ids
+        ]
+        records = [{**whole[id_], **changed} for id_, changed in zip(ids, once_more, strict=True)]
+        data = pa.Table.from_pylist(records, schema=ops.schema("quarantine"))
+        ops.write(self.stored, data, predicate=_these(ids))
+
+
+def _counted(rows: DataFrame) -> tuple[DataFrame, Any]:
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    count = Observation("read")
+    unparsed = F.count(F.when(F.col("_unparsed").isNotNull(), 1)).alias("unparsed")
+    return rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed), count
+
+
+def _stored(letters: Letters) -> Table:
+    return Table(letters.suite.environment.storage["warehouse"], "ops.quarantine")
+
+
+def _mark(stored: Table, ids: Sequence[str], status: str) -> None:
+    if ids:
+        stored.open().update(predicate=_these(ids), updates={"status": f"'{status}'"})
+
+
+def _these(ids: Sequence[str]) -> str:
+    return f"id IN ({', '.join(repr(str(id_)) for id_ in ids)})"

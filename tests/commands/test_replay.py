@@ -1,0 +1,89 @@
+"""Replay and discard: the recorded input through today's transform and rules, once."""
+
+from __future__ import annotations
+
+import pytest
+
+from microbatch.commands import audit, replay
+from microbatch.commands.quarantine import Letters
+from microbatch.testing import Bench
+from tests.orders import ORDERS_CONF, ORDERS_RULES, order
+
+pytestmark = pytest.mark.slow
+
+
+def letters(bench: Bench, **chosen: object) -> Letters:
+    suite = bench.suite()
+    return Letters(suite, suite.job("orders"), **chosen)  # type: ignore[arg-type]
+
+
+def statuses(bench: Bench) -> dict[str, int]:
+    counts = bench.quarantine("orders").groupBy("status").count().collect()
+    return {row["status"]: row["count"] for row in counts}
+
+
+def audited(bench: Bench) -> int:
+    suite = bench.suite()
+    return audit.execute(suite, suite.job("orders"))
+
+
+def test_a_row_that_a_mended_rule_lets_pass_is_in_the_table_once_however_often_it_is_replayed(orders: Bench):
+    orders.land("orders", order(1, "-1.00"), order(2, "-2.00"), order(3), "{broken")
+    orders.run("orders")
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"open": 3}
+    assert {row.attempts for row in orders.quarantine("orders").collect()} == {2}
+    orders.write("expectations/orders/orders.yml", ORDERS_RULES.replace("min_value: 0,", "min_value: -1.5,"))
+    for _ in range(2):
+        replay.replay(letters(orders))
+        assert sorted(r.order_id for r in orders.read("silver.orders").collect()) == [1, 3]
+        assert statuses(orders) == {"open": 2, "replayed": 1}
+    assert audited(orders) == 0
+    replay.discard(letters(orders, where="payload LIKE '%broken%'"))
+    assert statuses(orders) == {"open": 1, "replayed": 1, "discarded": 1}
+
+
+def test_a_line_that_fits_a_mended_schema_is_appended_once_even_if_the_replay_was_killed_before_it_marked_the_letter(orders: Bench):
+    orders.land("orders", '{"order_id": 1, "amount": "1.00", "updated_at": "01.02.2024"}')
+    orders.run("orders")
+    assert statuses(orders) == {"open": 1}
+    conf = ORDERS_CONF.replace('"${landing}/orders"', '"${landing}/orders", options: {timestampFormat: dd.MM.yyyy}')
+    orders.write("conf/base/orders.yml", conf)
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"replayed": 1}
+    from deltalake import DeltaTable
+
+    table = DeltaTable(f"{orders.storage['warehouse']}/ops/quarantine")
+    table.update(updates={"status": "'open'"})  # as a kill between the target's commit and the letter's leaves it
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"replayed": 1}
+    assert orders.read("bronze.orders").count() == 1
+    orders.run("orders")
+    assert orders.read("silver.orders").count() == 1
+    assert audited(orders) == 0
+
+
+def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_next_run(orders: Bench):
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace("json", "parquet"))
+    schema = "order_id BIGINT, amount DECIMAL(10,2), updated_at TIMESTAMP"
+    good = orders.spark.createDataFrame([], schema)
+    orders.land("orders", name="good.parquet", *[])
+    broken = orders.checkpoint("orders", "x").parent.parent.parent / "landing" / "orders" / "broken.parquet"
+    broken.write_bytes(b"no parquet at all")
+    orders.run("orders")
+    assert [row.kind for row in orders.quarantine("orders").collect()] == ["file"]
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"open": 1}
+    from decimal import Decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    typed = pa.table({"order_id": [7], "amount": pa.array([Decimal("1.00")], pa.decimal128(10, 2)), "updated_at": pa.array([0], pa.timestamp("us", tz="UTC"))})
+    pq.write_table(typed, broken)
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"replayed": 1}
+    assert good.schema == orders.read("bronze.orders").schema
+    orders.run("orders")
+    assert [r.order_id for r in orders.read("silver.orders").collect()] == [7]
+    assert audited(orders) == 0
