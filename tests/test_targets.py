@@ -184,15 +184,13 @@ def test_files_are_laid_out_as_declared_and_other_engines_read_them(spark: Spark
 @pytest.mark.slow
 def test_bounds_keep_a_merge_off_the_files_outside_them(spark: SparkSession, rows: Rows, table: Table):
     """The middle file is gone from the disk: a MERGE that looked into it would fail."""
-    target = Upsert("silver.t", keys="id", newest_by="at")
+    target, files = Upsert("silver.t", keys="id", newest_by="at"), []
     for number in range(3):
         part = rows(SCHEMA, *[(number * 100 + i, "a", 1) for i in range(5)]).coalesce(1)
         targets.write(Append("silver.t"), table, part, commit(number))
-        if number == 1:
-            [middle] = set(DeltaTable(table.path).file_uris()) - {first}
-            Path(middle).unlink()
-        elif number == 0:
-            [first] = DeltaTable(table.path).file_uris()
+        files.append(set(DeltaTable(table.path).file_uris()))
+    [middle] = files[1] - files[0]
+    Path(middle).unlink()
     targets.write(target, table, rows(SCHEMA, (201, "b", 2), (204, "b", 2)), commit(4, {"id": (201, 204)}))
     metrics = next(table.commits(1))["operationMetrics"]
     names = ("numTargetRowsUpdated", "numTargetRowsCopied", "numTargetFilesRemoved")

@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlsplit
 
 from microbatch.errors import SourceUnavailable, StateChanged
 
-
 NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
 
 
