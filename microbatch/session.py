@@ -50,6 +50,10 @@ LOCAL = {
     # The defaults fork `chmod` for every file of a checkpoint: 70 to 96 ms a batch against 8 to 12.
     "spark.sql.streaming.checkpointFileManagerClass": "org.apache.spark.sql.execution.streaming.checkpointing."
     "FileSystemBasedCheckpointFileManager",
+    # Without Hadoop's native library its local file system forks `chmod` for each file and writes a `.crc` beside it:
+    # 55 ms a file against 0.14 ms for the raw one, 0.87 to 0.93 of an append.
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
 }
 

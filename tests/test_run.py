@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from microbatch.errors import (
     ConfigError,
@@ -158,17 +159,13 @@ def within(seconds: float) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "BaseException('odd')", "MemoryError()"])
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "MemoryError()"])
 def test_what_ends_a_process_ends_a_run_when_a_transform_raises_it_and_never_hangs_it(orders: Bench, raised: str):
     orders.write("transforms/orders.py", ENDING.replace("{raised}", raised))
     orders.land("orders", order(1))
-    with within(90):
-        try:
-            report = orders.report("orders")
-            assert report.exit_code == 1
-            assert [flow.state for flow in report.flows] == ["done", "failed"]
-        except BaseException as ended:
-            assert type(ended).__name__ == raised.partition("(")[0]
+    with within(240):
+        report = orders.report("orders")
+    assert ([flow.state for flow in report.flows], report.exit_code) == (["done", "failed"], 1)
     assert not orders.spark.streams.active
     assert "silver.orders" not in orders.versions()
     orders.write("transforms/orders.py", 'def refine(orders):\n    """As it is."""\n    return orders\n')
@@ -194,6 +191,20 @@ def wait(numbers):
     if os.environ.get("BEGUN") and not numbers.isEmpty():
         open(os.environ["BEGUN"], "a").close()
         time.sleep(1.5)
+    return numbers
+'''
+TELLING = '''
+import os
+
+calls = 0
+
+
+def wait(numbers):
+    """Raises in the batch {when}."""
+    global calls
+    calls += 1
+    if calls > {calls}:
+        raise ValueError("cannot reach " + os.environ["OPS_SECRET"])
     return numbers
 '''
 LOADED = """
@@ -235,7 +246,7 @@ def command(suite: Path, *arguments: str, **environment: str) -> subprocess.Pope
 def done(suite: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
     with command(suite, *arguments, **environment) as process:
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -247,7 +258,7 @@ def test_sigterm_ends_a_run_after_the_batch_under_way_and_the_next_run_takes_the
         while not begun.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         process.terminate()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "stopping after the batch under way" in err
     assert "Traceback" not in err
@@ -265,8 +276,6 @@ def test_sigterm_ends_a_run_after_the_batch_under_way_and_the_next_run_takes_the
 
 
 def _ids(suite: Path) -> list[int]:
-    from deltalake import DeltaTable
-
     return sorted(DeltaTable(str(suite / "data/warehouse/bronze/numbers")).to_pyarrow_table().column("id").to_pylist())
 
 
@@ -296,7 +305,7 @@ def test_an_error_is_one_line_with_its_exit_code(suite: Path, arguments: tuple[s
 
 def test_a_folder_that_is_not_there_is_one_line_and_to_be_tried_later(suite: Path):
     (suite / "data/landing/numbers").rename(suite / "data/landing/elsewhere")
-    returned, out, err = done(suite, "run", "slow")
+    returned, _, err = done(suite, "run", "slow")
     assert returned == 5
     assert [line for line in err.splitlines() if line.startswith("microbatch: ")] == err.splitlines()
     assert "source numbers is not available" in err and "Traceback" not in err
@@ -306,16 +315,22 @@ def test_a_folder_that_is_not_there_is_one_line_and_to_be_tried_later(suite: Pat
 def test_a_secret_is_never_printed_whoever_raises_the_text(suite: Path):
     secret = "p@ss:w/rd%7"
     (suite / "conf/base/environment.yml").write_text('channels: {ops: {url: "${env:OPS_SECRET}"}}\n')
-    transform = 'import os\n\n\ndef wait(numbers):\n    """Raises."""\n    raise ValueError("cannot reach " + os.environ["OPS_SECRET"])\n'
-    (suite / "transforms/slow.py").write_text(transform)
-    for debug in ((), ("--debug",)):
+    for calls, expected, debug in ((0, 2, ()), (1, 1, ("--debug",))):
+        (suite / "transforms/slow.py").write_text(TELLING.format(calls=calls, when="or before it"))
         returned, out, err = done(suite, "run", "slow", *debug, OPS_SECRET=secret)
-        assert returned == 2
+        assert returned == expected
         assert "cannot reach ***" in err
         assert ("Traceback" in err) == bool(debug)
         assert secret not in out + err and "p%40ss" not in out + err
-    held = [file for file in (suite / "data").rglob("*") if file.is_file() and secret.encode() in file.read_bytes()]
-    assert held == []
+    kept = [table.to_pyarrow_table().to_pylist() for table in _tables(suite)]
+    assert "cannot reach ***" in str(kept)
+    assert secret not in str(kept)
+    files = [file for file in (suite / "data").rglob("*") if file.is_file()]
+    assert [file for file in files if secret.encode() in file.read_bytes()] == []
+
+
+def _tables(suite: Path) -> list[DeltaTable]:
+    return [DeltaTable(str(log.parent)) for log in (suite / "data/warehouse").rglob("_delta_log")]
 
 
 def test_a_run_from_another_thread_leaves_signals_alone(bench: Bench):

@@ -77,7 +77,9 @@ def sale(id_: int, shop: str | None, amount: int, at: int = 1, *, day: str | Non
 
 
 def found(bench: Bench, table: str, *columns: str) -> list[tuple]:
-    return sorted((tuple(row) for row in bench.read(table).select(*columns).collect()), key=str)
+    """The rows of a table in order, nulls last."""
+    rows = [tuple(row) for row in bench.read(table).select(*columns).collect()]
+    return sorted(rows, key=lambda row: [(value is None, value) for value in row])
 
 
 def states(bench: Bench) -> list[str]:
@@ -172,7 +174,7 @@ def test_more_groups_than_are_listed_one_by_one_come_out_right(bench: Bench):
     bench.land("sales", *[sale(number, f"shop {number // 2}", 3, 2) for number in range(2_398)])
     bench.run("shop")
     expected = [(f"shop {number}", 6) for number in range(1_199)] + [("shop 1199", 2)]
-    assert found(bench, "gold.totals", "shop", "total") == sorted(expected, key=str)
+    assert found(bench, "gold.totals", "shop", "total") == sorted(expected)
 
 
 @pytest.mark.slow

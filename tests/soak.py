@@ -1,0 +1,349 @@
+"""Kill a run at random moments, again and again, and hold every table against a twin that was never killed.
+
+    python -m tests.soak --kills 200 --seed 7
+
+Each round lands new files in both suites, starts a run of one of them in a process group of its own, and sends SIGKILL to
+the group: the JVM dies with it. After one to three kills a run goes to its end and `audit` must find every equation true.
+At the end every table must equal the twin's row for row, doubles counted, and so must the dead letters. The seed that is
+printed gives the same files and the same moments again; where in the code a moment falls is up to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from microbatch.config import load
+from microbatch.runner import run
+from microbatch.sink import ops
+from microbatch.sink.tables import Table
+
+HERE = Path(__file__).resolve().parent.parent
+TABLES = ("bronze.orders", "bronze.shops", "silver.customers", "silver.orders", "gold.totals")
+LONGEST_S = 300  # a run that takes longer hangs
+
+JOB = '''
+"""All four targets, deletions, a dimension, and a table that grows."""
+
+from microbatch import Append, Flow, History, Job, Replace, Source, Upsert
+from transforms import shop
+
+ORDERS = Source("orders", schema="order_id BIGINT, shop BIGINT, amount DECIMAL(10,2), status STRING, day DATE, at TIMESTAMP")
+CUSTOMERS = Source("customers", schema="customer BIGINT, tier STRING, at TIMESTAMP")
+
+JOB = Job(
+    Flow("take_shops", reads=Source("shops", schema="shop BIGINT, region STRING"), writes=Upsert("bronze.shops", keys=["shop"])),
+    Flow("take_orders", reads=ORDERS, writes=Append("bronze.orders")),
+    Flow("follow_customers", reads=CUSTOMERS, expects="customers",
+         writes=History("silver.customers", keys=["customer"], newest_by="at", delete_when="tier = 'gone'", evolve="add_columns")),
+    Flow("refine", reads="bronze.orders", snapshots={"shops": "bronze.shops"}, transform=shop.refine, expects="orders",
+         writes=Upsert("silver.orders", keys=["order_id"], newest_by="at", delete_when="status = 'cancelled'")),
+    Flow("total", reads="silver.orders", recompute_by=["day"], transform=shop.totals,
+         writes=Replace("gold.totals", keys=["day"], evolve="add_columns")),
+)
+'''
+TRANSFORMS = '''
+"""Orders and their totals."""
+
+from pyspark.sql import functions as F
+
+
+def refine(orders, shops):
+    """Add the region of the shop and the cents."""
+    return orders.join(shops, "shop", "left").withColumn("cents", (F.col("amount") * 100).cast("bigint"))
+
+
+def totals(orders):
+    """Cents a day and region."""
+    return orders.groupBy("day", "region").agg(F.sum("cents").alias("cents")EVOLVED)
+'''
+GROWN = ', F.count(F.lit(1)).alias("orders")'
+ORDERS_RULES = """
+name: orders
+expectations:
+  - {type: expect_column_values_to_be_between, kwargs: {column: amount, min_value: 0}, severity: critical}
+  - {type: expect_column_values_to_not_be_null, kwargs: {column: region}, severity: critical}
+"""
+CUSTOMERS_RULES = """
+name: customers
+expectations:
+  - {type: expect_column_values_to_not_be_null, kwargs: {column: tier}, severity: critical}
+"""
+CONF = """
+owner: tests
+sources:
+  shops: {kind: files, format: json, path: "${landing}/shops"}
+  orders: {kind: files, format: json, path: "${landing}/orders", max_files_per_batch: 2}
+  customers: {kind: files, format: json, path: "${landing}/customers", max_files_per_batch: 2}
+retry: {attempts: 0}
+"""
+SPARK_CONF = "spark.master local[2]\nspark.sql.shuffle.partitions 1\nspark.driver.memory 1g\n"
+
+
+class Shop:
+    """A suite with every target, on a disk of its own, that is run in processes of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.warehouse = root, str(root / "data/warehouse")
+        self.write("jobs/shop.py", JOB)
+        self.grow(False)
+        self.write("expectations/shop/orders.yml", ORDERS_RULES)
+        self.write("expectations/shop/customers.yml", CUSTOMERS_RULES)
+        self.write("conf/base/shop.yml", CONF)
+        self.write("conf/local/spark.conf", SPARK_CONF)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file as a whole: nobody sees a half of it."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        half = file.with_name(f"_{file.name}")
+        half.write_text(text)
+        half.rename(file)
+
+    def grow(self, grown: bool = True) -> None:
+        """Give the totals one column more."""
+        self.write("transforms/shop.py", TRANSFORMS.replace("EVOLVED", GROWN if grown else ""))
+
+    def land(self, files: dict[str, str]) -> None:
+        for path, text in files.items():
+            self.write(f"data/landing/{path}", text)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Python with these words, in a process group of its own; what it says goes to `<root>/log.txt`."""
+        with (self.root / "log.txt").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *words], cwd=HERE, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def run(self) -> float:
+        """A run to its end; how long it took [s].
+
+        Raises:
+            RuntimeError: it failed; with what it said.
+        """
+        return self._done("run")
+
+    def audit(self) -> None:
+        """Prove the tables.
+
+        Raises:
+            RuntimeError: an equation does not hold; with what it said.
+        """
+        self._done("audit")
+
+    def _done(self, command: str) -> float:
+        started = time.monotonic()
+        with self.start("-m", "microbatch", command, "shop", "--suite", str(self.root)) as process:
+            code = process.wait(LONGEST_S)
+        if code:
+            said = (self.root / "log.txt").read_text(errors="replace").splitlines()
+            raise RuntimeError("\n".join([f"{command} ended with {code}", *said[-30:]]))
+        return time.monotonic() - started
+
+    def killed_after(self, seconds: float) -> bool:
+        """Start a run and SIGKILL its group; False where it was done before."""
+        with self.start("-m", "microbatch", "run", "shop", "--suite", str(self.root)) as process:
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+            slay(process)
+        if code:
+            raise RuntimeError((self.root / "log.txt").read_text(errors="replace")[-3000:])
+        return code is None
+
+    def killed_at(self, step: str, count: int = 1) -> bool:
+        """Run until a step of a batch is reached for the count-th time, and die there; False where it never came."""
+        with self.start("-m", "tests.soak", "--die-at", step, str(count), str(self.root)) as process:
+            code = process.wait(LONGEST_S)
+            slay(process)
+        return code == -signal.SIGKILL
+
+    def rows(self, table: str) -> Counter[str]:
+        """Each row as text, and how often it is there; the order of columns does not count."""
+        stored = Table(self.warehouse, table)
+        found = stored.open().to_pyarrow_table().to_pylist() if stored.exists() else []
+        return Counter(json.dumps(row, default=str, sort_keys=True) for row in found)
+
+    def letters(self) -> Counter[tuple[str, str, str, str]]:
+        """Each letter as flow, kind, payload and reasons, and how often it is there."""
+        letters = ops.rows(self.warehouse, "quarantine")
+        return Counter((each["flow"], each["kind"], each["payload"], str(each["reasons"])) for each in letters)
+
+    def differences(self, twin: Shop) -> list[str]:
+        """What is here and not there, and the other way round; nothing where the two are equal."""
+        said = []
+        for name in TABLES:
+            said += [f"{name}: {told}" for told in _differing(self.rows(name), twin.rows(name))]
+        return said + [f"letters: {told}" for told in _differing(self.letters(), twin.letters())]
+
+    def unlawful(self) -> list[str]:
+        """The rows of the ledger that do not add up, and batches that have two."""
+        ledger = ops.rows(self.warehouse, "batches")
+        said = []
+        for batch in ledger:
+            parts = batch["rows_written"] + batch["rows_quarantined"] + batch["rows_superseded"]
+            read = batch["rows_unparsed"] + batch["rows_transformed"]
+            if batch["rows_transformed"] != parts or (batch["flow"] != "total" and batch["rows_read"] != read):
+                said.append(f"does not add up: {batch}")
+        twice = Counter((batch["query_id"], batch["batch_id"]) for batch in ledger)
+        return said + [f"{count} ledger rows: {key}" for key, count in twice.items() if count > 1]
+
+
+def _differing(here: Counter, there: Counter) -> Iterator[str]:
+    yield from (f"{count} more than the twin of {row}" for row, count in (here - there).items())
+    yield from (f"{count} fewer than the twin of {row}" for row, count in (there - here).items())
+
+
+def slay(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the whole group, its JVM included, and wait until it is gone."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            break
+        process.poll()
+        time.sleep(0.05)
+    process.wait(5)
+
+
+@dataclass
+class Landing:
+    """Files to land, the same for the same seed: few keys and many versions of each, and some of everything that is bad."""
+
+    random: random.Random
+    _number: int = 0
+    _at: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def shops(self) -> dict[str, str]:
+        """The dimension: landed once, so that the twin's rows do not depend on when a batch ran."""
+        return {"shops/1.json": _lines({"shop": shop, "region": f"r{shop % 2}"} for shop in range(4))}
+
+    def round(self) -> dict[str, str]:
+        """A file or two of orders, and one of customers."""
+        self._number += 1
+        orders = {f"orders/{self._number:05}-{part}.json": self._orders() for part in range(self.random.randint(1, 2))}
+        return {**orders, f"customers/{self._number:05}.json": self._customers()}
+
+    def _orders(self) -> str:
+        return _lines(self._order() for _ in range(self.random.randint(1, 30)))
+
+    def _order(self) -> dict[str, object] | str:
+        chance = self.random.random()
+        if chance < 0.04:
+            return self.random.choice(['{"order_id": 7, "am', "nonsense", '{"order_id": "seven"}'])
+        return {
+            "order_id": None if chance < 0.06 else self.random.randrange(60),
+            "shop": self.random.choice([0, 1, 2, 3, 3, 9]),
+            "amount": f"{self.random.randrange(-100, 2000) / 100:.2f}",
+            "status": self.random.choice(["open", "open", "paid", "cancelled"]),
+            "day": f"2024-01-0{self.random.randint(1, 5)}",
+            "at": self._when(),
+        }
+
+    def _customers(self) -> str:
+        def customer() -> dict[str, object]:
+            tier = self.random.choice(["gold", "silver", "gone", None])
+            return {"customer": self.random.randrange(20), "tier": tier, "at": self._when()}
+
+        return _lines(customer() for _ in range(self.random.randint(1, 8)))
+
+    def _when(self) -> str:
+        # Out of order, and no two alike: versions that differ make the tables independent of how rows fall into batches.
+        seconds, micros = self.random.randrange(10_000), next(self._at)
+        return (datetime(2024, 1, 1) + timedelta(seconds=seconds, microseconds=micros)).isoformat() + "Z"
+
+
+def _lines(records: Iterator[dict[str, object] | str]) -> str:
+    return "".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in records)
+
+
+def die_at(root: Path, step: str, count: int) -> int:
+    """Run the job in this process, and end it by SIGKILL when the step is reached for the count-th time."""
+    left = [count]
+
+    def reached(name: str, _: int) -> None:
+        left[0] -= name == step
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return run(load(root, "local"), ["shop"], reached=reached).exit_code
+
+
+def soak(folder: Path, kills: int, seed: int) -> None:
+    """Kill so many runs, half of them before a table grows by a column and half of them after.
+
+    Raises:
+        RuntimeError: a run or an audit failed, or the tables are not those of the twin; names the seed.
+    """
+    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    landing, shop, twin = Landing(chance), Shop(folder / "killed"), Shop(folder / "twin")
+    for each in (shop, twin):
+        each.land(first := landing.shops() if each is shop else first)
+    took = []
+    for half, count in enumerate((kills - kills // 2, kills // 2)):
+        for each in (shop, twin):
+            each.grow(bool(half))
+        killed = deep = 0
+        while killed < count:
+            files = landing.round()
+            shop.land(files)
+            twin.land(files)
+            if took:
+                # Before the JVM is up there is nothing to break: a quarter of a run that is measured.
+                moment = statistics.median(took) * chance.uniform(0.25, 1.1)
+                hit = shop.killed_after(moment)
+                killed, deep = killed + hit, deep + hit
+                print(f"{killed + half * (kills - kills // 2)} of {kills}: {'killed' if hit else 'was done'} at {moment:.1f} s")
+            if not took or deep == 3 or chance.random() < 0.4:
+                took.append(shop.run())
+                shop.audit()
+                deep = 0
+        shop.run()
+        shop.audit()
+        twin.run()
+        _compare(shop, twin, seed)
+
+
+def _compare(shop: Shop, twin: Shop, seed: int) -> None:
+    if wrong := [*shop.differences(twin), *shop.unlawful(), *twin.unlawful()]:
+        raise RuntimeError("\n".join([f"seed {seed}, {shop.root}: {len(wrong)} differences", *wrong[:50]]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The script; 1 where something was lost or doubled. What was run stays in the folder that is printed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--die-at", nargs=3, metavar=("STEP", "COUNT", "SUITE"), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.die_at:
+        step, count, root = given.die_at
+        return die_at(Path(root), step, int(count))
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    print(f"seed {given.seed}, {given.kills} kills, in {folder}")
+    try:
+        soak(folder, given.kills, given.seed)
+    except RuntimeError as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    print("every row is there once, as in the twin")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

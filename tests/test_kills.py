@@ -1,0 +1,217 @@
+"""Exactly once: runs that are killed where it hurts end in the tables of a twin that never was."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from microbatch.observers import Observer
+from microbatch.outcome import Outcome
+from microbatch.runner import run
+from microbatch.testing import STEPS, Bench, Step
+from tests import soak
+from tests.orders import order
+
+FLOWS = ("take_shops", "take_orders", "follow_customers", "refine", "total")
+# A step, and its how manyth time in a run is the last: each flow has its batches, one flow after the other.
+KILLS = (("target", 2), ("letters", 1), ("target", 3), ("keep", 4), ("ledger", 2), ("target", 4))
+
+
+@dataclass
+class Shop:
+    """The suite that is soaked, run in this process."""
+
+    bench: Bench
+    files: soak.Shop
+
+    def counts(self) -> list[dict[str, Any]]:
+        """What the ledger says, but for times and ids."""
+        keep = ("flow", "batch_id", "target_version")
+        rows = [
+            {k: v for k, v in b.items() if k in keep or k.startswith("rows_")} for b in self.bench.ledger("shop")
+        ]
+        return sorted(rows, key=lambda row: (row["flow"], row["batch_id"]))
+
+
+@pytest.fixture
+def shops(spark: SparkSession, tmp_path: Path) -> tuple[Shop, Shop]:
+    """Two suites with all four targets: one that crashes, and its twin."""
+    made = []
+    for name in ("crashed", "twin"):
+        files = soak.Shop(tmp_path / name)
+        made.append(Shop(Bench(spark, files.root, files.root / "data"), files))
+    return made[0], made[1]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(tmp_path: Path):
+    """SIGKILL to Python and its JVM at named points, six runs deep, while more files land."""
+    landing = soak.Landing(random.Random(1))
+    killed, twin = soak.Shop(tmp_path / "killed"), soak.Shop(tmp_path / "twin")
+    files = landing.shops()
+    for step, count in KILLS:
+        files |= landing.round()
+        killed.land(files)
+        twin.land(files)
+        files = {}
+        assert killed.killed_at(step, count), f"{step} was not reached {count} times"
+    killed.run()
+    killed.audit()
+    twin.run()
+    assert killed.differences(twin) == []
+    assert killed.unlawful() == twin.unlawful() == []
+    assert sum(killed.rows("bronze.orders").values()) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", STEPS[2:])
+def test_a_crash_in_every_flow_neither_loses_nor_repeats_a_row(shops: tuple[Shop, Shop], before: Step):
+    """All four targets, deletions among the rows; the second time while a table grows by a column."""
+    crashed, twin = shops
+    landing = soak.Landing(random.Random(2))
+    files = landing.shops()
+    for grown in (False, True):
+        files |= landing.round()
+        for each in shops:
+            each.files.grow(grown)
+            each.files.land(files)
+        files = {}
+        for flow in FLOWS[1:] if grown else FLOWS:  # the dimension comes once
+            crashed.bench.crash("shop", before=before, flows=[flow])
+            crashed.bench.run("shop", flows=[flow])
+        twin.bench.run("shop")
+    assert crashed.files.differences(twin.files) == []
+    assert crashed.counts() == twin.counts()
+    crashed.files.audit()
+
+
+def test_an_upsert_that_crashed_before_its_ledger_has_the_counts_of_its_first_attempt(orders: Bench):
+    """Counted again, every row of a batch that is in its table already would be superseded."""
+    orders.land("orders", order(1, "5.00", 2), order(1, "4.00", 1), order(2, "-1.00"), order(3), "{broken")
+    orders.run("orders", flows=["ingest"])
+    orders.crash("orders", before="ledger", flows=["refine"])
+    assert [batch["flow"] for batch in orders.ledger("orders")] == ["ingest"]
+    orders.run("orders")
+    (refine,) = [batch for batch in orders.ledger("orders") if batch["flow"] == "refine"]
+    counts = {name: refine[f"rows_{name}"] for name in ("read", "written", "inserted", "quarantined", "superseded")}
+    assert counts == {"read": 4, "written": 2, "inserted": 2, "quarantined": 1, "superseded": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "in_the_table", "letters", "written"), [("target", [1, 2], 0, 2), ("ledger", [1], 1, 1)]
+)
+def test_a_dimension_that_changes_after_a_crash_counts_only_where_the_table_was_not_written(
+    shops: tuple[Shop, Shop], before: Step, in_the_table: list[int], letters: int, written: int
+):
+    """A bad row turned good is in its table and in no letter; or in its letter and not in its table; never in both."""
+    bench = shops[0].bench
+    at = {"amount": "1.00", "status": "open", "day": "2024-01-01"}
+    bench.land("shops", {"shop": 1, "region": "north"})
+    bench.land(
+        "orders",
+        {"order_id": 1, "shop": 1, **at, "at": "2024-01-01T00:00:01Z"},
+        {"order_id": 2, "shop": 2, **at, "at": "2024-01-01T00:00:02Z"},
+    )
+    bench.run("shop", flows=["take_shops", "take_orders"])
+    bench.crash("shop", before=before, flows=["refine"])
+    assert bench.quarantine("shop").count() == 1
+    bench.land("shops", {"shop": 2, "region": "south"})
+    bench.run("shop", flows=["take_shops"])
+    bench.run("shop", flows=["refine"])
+    assert sorted(row.order_id for row in bench.read("silver.orders").collect()) == in_the_table
+    assert bench.quarantine("shop").count() == letters
+    (refine,) = [batch for batch in bench.ledger("shop") if batch["flow"] == "refine"]
+    assert (refine["rows_written"], refine["rows_quarantined"]) == (written, letters)
+
+
+class Timed(Observer):
+    """How long each flow took from its start to the end of its batch [s]."""
+
+    def __init__(self) -> None:
+        self.since, self.took = 0.0, dict[str, float]()
+
+    def flow_begins(self, job: str, flow: str, pending: int) -> None:
+        self.since = time.monotonic()
+
+    def batch_ends(self, outcome: Outcome, pending: int) -> None:
+        self.took[outcome.flow] = time.monotonic() - self.since
+
+
+def test_a_batch_that_is_asked_for_again_changes_no_row_and_adds_no_version(shops: tuple[Shop, Shop]):
+    bench, files = shops[0].bench, shops[0].files
+    landing = soak.Landing(random.Random(3))
+    files.land(landing.shops() | landing.round())
+    outcomes = bench.run("shop")
+    last = {outcome.flow: outcome for outcome in outcomes}
+    before, rows, letters = bench.versions(), [files.rows(name) for name in soak.TABLES], files.letters()
+    for flow, outcome in last.items():
+        folder = bench.checkpoint("shop", flow) / "commits"
+        (folder / str(outcome.batch_id)).unlink()
+        (folder / f".{outcome.batch_id}.crc").unlink(missing_ok=True)
+    timed = Timed()
+    report = run(bench.suite(), ["shop"], observer=timed)
+    assert (report.exit_code, [outcome.flow for outcome in report.outcomes]) == (0, list(last))
+    timeless = [replace(outcome, duration_ms=0) for outcome in last.values()]
+    assert [replace(outcome, duration_ms=0) for outcome in report.outcomes] == timeless
+    assert {**bench.versions(), "ops.runs": 0} == {**before, "ops.runs": 0}
+    assert ([files.rows(name) for name in soak.TABLES], files.letters()) == (rows, letters)
+    for flow, took in timed.took.items():
+        print(f"{flow}: {last[flow].duration_ms} ms the first time, {took * 1000:.0f} ms with its query the second")
+
+
+@pytest.mark.slow
+def test_without_the_keys_of_its_commits_an_append_doubles_after_a_crash(tmp_path: Path):
+    """The mutant: what the other tests hold would not hold by itself."""
+    ended = subprocess.run(
+        [sys.executable, "-c", MUTANT, str(tmp_path)], cwd=soak.HERE, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == {"keyed": [1, 1, 1], "unkeyed": [2, 2, 2]}
+
+
+MUTANT = '''
+import json, sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from microbatch import session
+from microbatch.sink import targets
+from microbatch.testing import Bench
+from tests import orders
+
+true = targets._keyed
+
+
+@contextmanager
+def without_transactions(spark, commit):
+    with true(spark, commit):
+        for name in (targets.TXN_APP, targets.TXN_VERSION):
+            spark.conf.unset(name)
+        yield
+
+
+found = {}
+spark = session.start("mutant", {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"})
+for name, keyed in (("keyed", true), ("unkeyed", without_transactions)):
+    targets._keyed = keyed
+    bench = Bench(spark, Path(sys.argv[1]), Path(sys.argv[1]) / name)
+    bench.write("jobs/orders.py", orders.ORDERS_JOB)
+    bench.write("transforms/orders.py", orders.ORDERS_TRANSFORM)
+    bench.write("expectations/orders/orders.yml", orders.ORDERS_RULES)
+    bench.write("conf/base/orders.yml", orders.ORDERS_CONF)
+    bench.land("orders", *[orders.order(number) for number in (1, 2, 3)])
+    bench.crash("orders", before="ledger", flows=["ingest"])
+    bench.run("orders", flows=["ingest"])
+    ids = [row.order_id for row in bench.read("bronze.orders").collect()]
+    found[name] = [ids.count(number) for number in (1, 2, 3)]
+print(json.dumps(found))
+'''
