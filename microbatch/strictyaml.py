@@ -96,6 +96,8 @@ class _Open:
     path: tuple[Key, ...]
     key: str | None = None  # of a mapping: the key whose value comes next
     spoilt: bool = False  # the value to come belongs to a key that cannot be kept
+    flow: bool = False  # written with braces, where YAML ends plain text at every comma
+    last: tuple[str, Any] | None = None  # the key and the parser's event of the plain value that came last
 
 
 class _Builder:
@@ -153,7 +155,11 @@ class _Builder:
             if isinstance(event, yaml.ScalarEvent):
                 self._scalar(event, line)
             else:
-                self._open({} if isinstance(event, yaml.MappingStartEvent) else [], line)
+                self._open(
+                    {} if isinstance(event, yaml.MappingStartEvent) else [],
+                    line,
+                    bool(getattr(event, "flow_style", False)),
+                )
         elif isinstance(event, yaml.CollectionEndEvent):
             self.stack.pop()
 
@@ -165,16 +171,44 @@ class _Builder:
 
     def _scalar(self, event: Any, line: int) -> None:
         plain = event.style in (None, "")
+        top = self.stack[-1] if self.stack else None
+        if top is not None and top.flow and plain and self._continues(top, event):
+            return
         try:
             value = _resolve(event.value) if plain else event.value
         except ValueError as cause:
             self._say(line, str(cause))
             value = None
-        self._put(value, line, event.value)
+        is_value = top is not None and top.key is not None
+        path = self._put(value, line, event.value)
+        if top is not None and top.flow and is_value:
+            top.last = (str(path[-1]), event) if plain else None
 
-    def _open(self, container: dict[str, Any] | list[Any], line: int) -> None:
+    def _continues(self, top: _Open, event: Any) -> bool:
+        """Whether this is the rest of a number with commas, as in `{volume: about 4,000 rows}`.
+
+        YAML reads `000 rows` as a key without a value there. A comma with no blank behind it, and no colon before the next
+        comma or brace, can mean nothing else than the text that somebody wrote.
+        """
+        if top.spoilt and top.key == "":  # the empty value that YAML adds to such a key
+            top.key, top.spoilt = None, False
+            return True
+        if top.key is not None or top.last is None or not isinstance(top.container, dict):
+            return False
+        key, before = top.last
+        row = self.text.splitlines()[event.start_mark.line]
+        start, end = event.start_mark.column, event.end_mark.column
+        apart = (event.start_mark.line, start - 1) != (before.end_mark.line, before.end_mark.column)
+        if apart or row[start - 1] != "," or row[end:].lstrip().startswith(":"):
+            return False
+        top.container[key] = row[before.start_mark.column : end]
+        before.end_mark = event.end_mark
+        top.key, top.spoilt = "", True
+        return True
+
+    def _open(self, container: dict[str, Any] | list[Any], line: int, flow: bool) -> None:
         path = self._put(container, line)
-        self.stack.append(_Open(container, path))
+        self.stack.append(_Open(container, path, flow=flow))
         if len(self.stack) > DEEPEST:
             self._say(line, f"is nested more than {DEEPEST} deep")
             raise _GivenUp

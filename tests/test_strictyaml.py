@@ -113,3 +113,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_folder_in_the_place_of_a_file_is_no_file(tmp_path):
     with pytest.raises(ConfigError, match="there is no such file"):
         load(tmp_path)
+
+
+def test_a_number_with_commas_inside_braces_stays_the_text_that_somebody_wrote(tmp_path):
+    file = tmp_path / "a.yml"
+    file.write_text(
+        "a: {volume: about 4,000 rows a day, n: 1}\nb: {v: ü 1,469,307, kind: x}\nc: {v: 1,200}\n", encoding="utf-8"
+    )
+    read = load(file).data
+    assert read == {
+        "a": {"volume": "about 4,000 rows a day", "n": 1},
+        "b": {"v": "ü 1,469,307", "kind": "x"},
+        "c": {"v": "1,200"},
+    }
+    file.write_text("a: {v: x, lost}\nb: {v: 1,w: 2}\n")
+    assert load(file).data == {"a": {"v": "x", "lost": None}, "b": {"v": 1, "w": 2}}

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from microbatch.work import Work
 
 CHANGES = {"delta.enableChangeDataFeed": "true"}
-LOG = {"delta.checkpointInterval": "50"}  # every tenth commit would take three times as long; a log of 50 is read in 0.1 s
+LOG = {
+    "delta.checkpointInterval": "50"
+}  # every tenth commit would take three times as long; a log of 50 is read in 0.1 s
 POLL_S = 0.2  # how often a stop that was asked for is looked at
 
 
