@@ -153,12 +153,13 @@ class BatchFailed(MicrobatchError):
 
     of_the_batch = True
 
-    def __init__(self, flow: str, batch_id: int, cause: str) -> None:
+    def __init__(self, flow: str, batch_id: int | None, cause: str) -> None:
         super().__init__(flow, batch_id, cause)
         self.flow, self.batch_id, self.cause = flow, batch_id, cause
 
     def __str__(self) -> str:
-        return f"flow {self.flow} stopped at batch {self.batch_id}: {self.cause}; run again with --debug to see where"
+        where = "before a batch" if self.batch_id is None else f"at batch {self.batch_id}"
+        return f"flow {self.flow} stopped {where}: {self.cause}; run again with --debug to see where"
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

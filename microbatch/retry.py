@@ -43,7 +43,7 @@ PASSING = (
 )
 
 
-def classify(cause: BaseException, flow: str, batch_id: int) -> BaseException:
+def classify(cause: BaseException, flow: str, batch_id: int | None) -> BaseException:
     """The error of ours that says what happens next; what is ours already, and what ends the process, stays as it is.
 
     Spark hands down text, and some Delta errors break PySpark's own look-up of their class: so the text is what is read.
@@ -64,13 +64,14 @@ def classify(cause: BaseException, flow: str, batch_id: int) -> BaseException:
     if any(mark in text for mark in NO_ROOM):
         return WarehouseUnavailable("the warehouse or the checkpoints cannot be written", line(text))
     if any(mark in text for mark in PASSING):
-        return TransientError(f"flow {flow}, batch {batch_id}: {line(text)}")
+        return TransientError(f"flow {flow}: {line(text)}")
     return BatchFailed(flow, batch_id, f"{type(cause).__name__}: {line(text)}")
 
 
 def line(text: str) -> str:
     """The line of a long Java message that says what is wrong."""
-    lines = [each.strip() for each in text.splitlines() if each.strip() and not each.strip().startswith(("at ", "=="))]
+    empty = ("at ", "==", "An error occurred while calling")
+    lines = [each.strip(" :\t") for each in text.splitlines() if each.strip() and not each.strip().startswith(empty)]
     told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *NO_ROOM, *PASSING))]
     return (told or lines or ["no message"])[0][:400]
 

@@ -18,7 +18,7 @@ from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Flow, tables_read
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
-from microbatch.retry import with_back_off
+from microbatch.retry import classify, with_back_off
 from microbatch.runner.accept import Accept, start_anew
 from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, properties_of, reads_of, stream
 from microbatch.runner.handshake import Standing, remember_input, shake
@@ -125,11 +125,12 @@ def run(
         ConfigError: an unknown job or flow.
         JobHeld: another run holds one of the jobs.
     """
-    wanted = [(job, flow) for job, flow in suite.ordered(tuple(jobs)) if not flows or flow.name in flows]
+    jobs = tuple(dict.fromkeys(jobs))
+    wanted = [(job, flow) for job, flow in suite.ordered(jobs) if not flows or flow.name in flows]
     _refuse_unknown(suite, jobs, flows)
     if accept and len(wanted) != 1:
         raise ConfigError(Problem("--accept", "gives something up for good, so name one job and one --flow"))
-    this = _Run(suite, tuple(jobs), run_id(), observer or Observer(), reached, threading.Event(), accept)
+    this = _Run(suite, jobs, run_id(), observer or Observer(), reached, threading.Event(), accept)
     started = datetime.now(timezone.utc)
     with ExitStack() as locks, _stops(this.stopping, this.observer):
         for name in sorted(set(jobs)):
@@ -155,8 +156,10 @@ def _flows(this: _Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[Flo
             try:
                 state = _flow(this, job, flow, outcomes)
                 yield FlowRun(job.name, flow.name, state, tuple(outcomes))
-            except (MicrobatchError, SystemExit, KeyboardInterrupt) as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as cause:
+                # Whatever it is, it stops this flow and is told; flows that do not depend on it go on.
                 lost.add(flow.writes.table)
+                error = classify(cause, flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
                 yield FlowRun(job.name, flow.name, "failed", tuple(outcomes), error)
 
 

@@ -99,7 +99,9 @@ def newest(rows: DataFrame, target: Upsert) -> DataFrame:
         F.xxhash64(*[f"`{name}`" for name in rows.columns]).desc(),
         *[F.col(f"`{n}`").desc() for n in _orderable(rows)],
     ]
-    order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *rest)
+    # A rewritten group comes as a delete and an insert of one commit, so of one time: what is there again stays.
+    ties = [deletes.are(target).asc(), *rest]
+    order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *ties)
     return rows.withColumn("_place", F.row_number().over(order)).where("_place = 1").drop("_place")
 
 
