@@ -124,9 +124,7 @@ class Shop:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Python with these words, in a process group of its own; what it says goes to `<root>/log.txt`."""
         with (self.root / "log.txt").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, *words], cwd=HERE, stdout=log, stderr=log, start_new_session=True
-            )
+            return subprocess.Popen([sys.executable, *words], cwd=HERE, stdout=log, stderr=log, start_new_session=True)
 
     def run(self) -> float:
         """A run to its end; how long it took [s].
@@ -308,7 +306,9 @@ def soak(folder: Path, kills: int, seed: int) -> None:
                 moment = statistics.median(took) * chance.uniform(0.25, 1.1)
                 hit = shop.killed_after(moment)
                 killed, deep = killed + hit, deep + hit
-                print(f"{killed + half * (kills - kills // 2)} of {kills}: {'killed' if hit else 'was done'} at {moment:.1f} s")
+                print(
+                    f"{killed + half * (kills - kills // 2)} of {kills}: {'killed' if hit else 'was done'} at {moment:.1f} s"
+                )
             if not took or deep == 3 or chance.random() < 0.4:
                 took.append(shop.run())
                 shop.audit()

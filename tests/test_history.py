@@ -16,7 +16,8 @@ from microbatch import Flow, History, Job, Source, Upsert
 
 SOURCE = Source("customers", schema="id BIGINT, city STRING, email STRING, at TIMESTAMP, gone BOOLEAN")
 JOB = Job(
-    Flow("history", reads=SOURCE, writes=History("silver.history", keys=["id"], newest_by="at", track=["city"], delete_when="gone")),
+    Flow("history", reads=SOURCE,
+         writes=History("silver.history", keys=["id"], newest_by="at", track=["city"], delete_when="gone")),
     Flow("latest", reads=SOURCE, writes=Upsert("silver.latest", keys=["id"], newest_by="at", delete_when="gone")),
 )
 '''
@@ -85,7 +86,8 @@ def test_an_older_version_that_comes_after_its_deletion_does_not_bring_the_row_b
 def test_the_tables_do_not_depend_on_the_order_in_which_versions_come(customers: Bench, seed: int, tmp_path_factory):
     """Twelve versions of two keys in random batches end as the same versions in one batch do."""
     dice = random.Random(seed)
-    versions = [version(id_, dice.choice("ABC"), minute, gone=dice.random() < 0.2) for id_, minute in itertools.product((1, 2), range(6))]
+    times = itertools.product((1, 2), range(6))
+    versions = [version(id_, dice.choice("ABC"), minute, gone=dice.random() < 0.2) for id_, minute in times]
     results = []
     for name, order in (("one", versions), ("many", dice.sample(versions, len(versions)))):
         here = Bench(customers.spark, customers.root, tmp_path_factory.mktemp(name))

@@ -36,9 +36,7 @@ class Shop:
     def counts(self) -> list[dict[str, Any]]:
         """What the ledger says, but for times and ids."""
         keep = ("flow", "batch_id", "target_version")
-        rows = [
-            {k: v for k, v in b.items() if k in keep or k.startswith("rows_")} for b in self.bench.ledger("shop")
-        ]
+        rows = [{k: v for k, v in b.items() if k in keep or k.startswith("rows_")} for b in self.bench.ledger("shop")]
         return sorted(rows, key=lambda row: (row["flow"], row["batch_id"]))
 
 
@@ -178,7 +176,7 @@ def test_without_the_keys_of_its_commits_an_append_doubles_after_a_crash(tmp_pat
     assert json.loads(ended.stdout.splitlines()[-1]) == {"keyed": [1, 1, 1], "unkeyed": [2, 2, 2]}
 
 
-MUTANT = '''
+MUTANT = """
 import json, sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,4 +212,4 @@ for name, keyed in (("keyed", true), ("unkeyed", without_transactions)):
     ids = [row.order_id for row in bench.read("bronze.orders").collect()]
     found[name] = [ids.count(number) for number in (1, 2, 3)]
 print(json.dumps(found))
-'''
+"""

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from microbatch.runner import run
 from microbatch.testing import Bench
-from tests.orders import order
+from tests.orders import ORDERS_CONF, order
 
 TWELVE = """
 name: orders
@@ -23,7 +23,9 @@ expectations:
   - {type: expect_column_values_to_be_between, kwargs: {column: order_id, min_value: 0}}
   - {type: expect_column_values_to_be_between, kwargs: {column: cents, min_value: 1}, severity: warning}
   - {type: expect_column_values_to_be_in_set, kwargs: {column: cents, value_set: [100, 200, 300]}, severity: warning}
-  - {type: expect_column_pair_values_a_to_be_greater_than_b, kwargs: {column_A: cents, column_B: order_id, or_equal: true}, severity: warning}
+  - type: expect_column_pair_values_a_to_be_greater_than_b
+    kwargs: {column_A: cents, column_B: order_id, or_equal: true}
+    severity: warning
   - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}}
   - {type: expect_column_max_to_be_between, kwargs: {column: amount, max_value: 100000}}
   - {type: expect_column_mean_to_be_between, kwargs: {column: amount, min_value: 0}, severity: warning}
@@ -53,23 +55,31 @@ def by_hand(spark: SparkSession, folder: Path, landing: str, merge: bool) -> int
         judged = rows.withColumn("bad", F.coalesce(is_bad, F.lit(True))).persist()
         bad = judged.where("bad")
         if not bad.isEmpty():
-            bad.write.format("delta").mode("append").option("txnAppId", "hand").option("txnVersion", batch_id).save(bad_path)
+            bad.write.format("delta").mode("append").option("txnAppId", "hand").option("txnVersion", batch_id).save(
+                bad_path
+            )
         good = judged.where("NOT bad").select("order_id", "amount", "updated_at")
         if merge and DeltaTable.isDeltaTable(judged.sparkSession, good_path):
             # Delta refuses a persisted source where it does not make a copy of it itself, which is its default.
             judged.sparkSession.conf.set("spark.databricks.delta.merge.materializeSource", "auto")
             newest = good.groupBy("order_id").agg(F.max_by(F.struct("*"), "updated_at").alias("row")).select("row.*")
             target = DeltaTable.forPath(judged.sparkSession, good_path).alias("t")
-            matched = target.merge(newest.alias("s"), "t.order_id = s.order_id").whenMatchedUpdateAll("s.updated_at >= t.updated_at")
-            matched.whenNotMatchedInsertAll().execute()
+            merge = target.merge(newest.alias("s"), "t.order_id = s.order_id")
+            merge.whenMatchedUpdateAll("s.updated_at >= t.updated_at").whenNotMatchedInsertAll().execute()
         else:
-            good.write.format("delta").mode("append").option("txnAppId", "hand").option("txnVersion", batch_id).save(good_path)
+            good.write.format("delta").mode("append").option("txnAppId", "hand").option("txnVersion", batch_id).save(
+                good_path
+            )
         judged.unpersist()
         counts.append(jobs_so_far(spark) - before)
 
     schema = "order_id BIGINT, amount DECIMAL(10,2), updated_at TIMESTAMP, _corrupt STRING"
-    reader = spark.readStream.schema(schema).option("columnNameOfCorruptRecord", "_corrupt").option("maxFilesPerTrigger", 1)
-    writer = reader.json(landing).writeStream.foreachBatch(batch).option("checkpointLocation", str(folder / "checkpoint"))
+    reader = (
+        spark.readStream.schema(schema).option("columnNameOfCorruptRecord", "_corrupt").option("maxFilesPerTrigger", 1)
+    )
+    writer = (
+        reader.json(landing).writeStream.foreachBatch(batch).option("checkpointLocation", str(folder / "checkpoint"))
+    )
     writer.trigger(availableNow=True).start().awaitTermination()
     return counts[-1]
 
@@ -89,10 +99,11 @@ def engines(bench: Bench, flow: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("rules", [NONE, TWELVE], ids=["one rule", "twelve rules"])
 @pytest.mark.parametrize("bad", [(), BAD], ids=["all good", "some bad"])
-def test_a_warm_batch_runs_no_more_spark_jobs_than_the_same_by_hand(orders: Bench, tmp_path: Path, rules: str, bad: tuple[str, ...]):
+def test_a_warm_batch_runs_no_more_spark_jobs_than_the_same_by_hand(
+    orders: Bench, tmp_path: Path, rules: str, bad: tuple[str, ...]
+):
     orders.write("expectations/orders/orders.yml", rules)
-    conf = (orders.root / "conf/base/orders.yml").read_text()
-    orders.write("conf/base/orders.yml", conf.replace('path: "${landing}/orders"', 'path: "${landing}/orders", max_files_per_batch: 1'))
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace("format: json", "format: json, max_files_per_batch: 1"))
     for number in range(3):
         orders.land("orders", *[order(number * 10 + i) for i in range(10)], *bad)
         if number < 2:

@@ -15,6 +15,7 @@ from microbatch.config.values import Boolean, Count, Strict, Text, Words, is_uri
 REFUSED_OPTIONS: Mapping[str, str] = {
     "latestfirst": "reads the newest files first, and with an age limit never reads the others",
     "filenameonly": "takes files of one name in two folders for the same file, and never reads the second",
+    "recursivefilelookup": "is always on: a file in a folder below would never be read",
     "cleansource": "takes away files that a batch must be able to read again",
     "sourcearchivedir": "takes away files that a batch must be able to read again",
     "ignorecorruptfiles": "drops the rest of a damaged file without a word; a damaged file goes to quarantine",
@@ -97,6 +98,16 @@ class FilesConf(SourceConf):
         for name, value in self.options.items():
             if name.lower() == "mode" and value.upper() != "PERMISSIVE":
                 raise _at("options", f"{name} can only be PERMISSIVE: the others drop bad rows, or stop at the first")
+            if (
+                name.lower() in ("encoding", "charset")
+                and self.format != "csv"
+                and value.lower() not in ("utf-8", "utf8")
+            ):
+                raise _at(
+                    "options", f"{name}: {self.format} files are read as UTF-8; convert them before they are landed"
+                )
+        if "{" in self.path.replace("${", "$"):
+            raise _at("path", "a pattern with braces is not read; write a folder, or a pattern with * and ?")
         return self
 
 

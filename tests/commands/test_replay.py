@@ -49,7 +49,9 @@ def test_a_row_that_a_mended_rule_lets_pass_is_in_the_table_once_however_often_i
     assert statuses(orders) == {"open": 1, "replayed": 1, "discarded": 1}
 
 
-def test_a_line_that_fits_a_mended_schema_is_appended_once_even_if_the_replay_was_killed_before_it_marked_the_letter(orders: Bench):
+def test_a_line_that_fits_a_mended_schema_is_appended_once_even_if_the_replay_was_killed_before_it_marked_the_letter(
+    orders: Bench,
+):
     orders.land("orders", '{"order_id": 1, "amount": "1.00", "updated_at": "01.02.2024"}')
     orders.run("orders")
     assert statuses(orders) == {"open": 1}
@@ -76,7 +78,9 @@ def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_nex
     assert [row.kind for row in orders.quarantine("orders").collect()] == ["file"]
     replay.replay(letters(orders))
     assert statuses(orders) == {"open": 1}
-    schema = pa.schema({"order_id": pa.int64(), "amount": pa.decimal128(10, 2), "updated_at": pa.timestamp("us", tz="UTC")})
+    schema = pa.schema(
+        {"order_id": pa.int64(), "amount": pa.decimal128(10, 2), "updated_at": pa.timestamp("us", tz="UTC")}
+    )
     pq.write_table(pa.Table.from_pylist([{"order_id": 7, "amount": Decimal("1.00")}], schema=schema), broken)
     replay.replay(letters(orders))
     assert statuses(orders) == {"replayed": 1}

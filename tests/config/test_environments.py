@@ -1,6 +1,7 @@
 """Overlays, references and secrets: what an environment changes, and what no message shows."""
 
 import pytest
+from pydantic import ValidationError
 
 from microbatch.config import FilesConf
 
@@ -169,3 +170,11 @@ def test_a_job_file_that_raises_with_a_secret_does_not_show_it(refused, monkeypa
 def test_a_reference_that_is_written_wrongly_is_told(refused, text, words):
     lines = refused({"conf/local/shop.yml": f'owner: "{text}"\n'})
     assert any(line.startswith("conf/local/shop.yml:1: owner: ") and words in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "option", [{"encoding": "UTF-16"}, {"recursiveFileLookup": False}], ids=lambda option: next(iter(option))
+)
+def test_an_option_under_which_rows_would_go_unread_is_refused(option: dict[str, object]):
+    with pytest.raises(ValidationError, match=next(iter(option))):
+        FilesConf.model_validate({"kind": "files", "format": "json", "path": "/landing", "options": option})
