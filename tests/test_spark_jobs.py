@@ -64,8 +64,8 @@ def by_hand(spark: SparkSession, folder: Path, landing: str, merge: bool) -> int
             judged.sparkSession.conf.set("spark.databricks.delta.merge.materializeSource", "auto")
             newest = good.groupBy("order_id").agg(F.max_by(F.struct("*"), "updated_at").alias("row")).select("row.*")
             target = DeltaTable.forPath(judged.sparkSession, good_path).alias("t")
-            merge = target.merge(newest.alias("s"), "t.order_id = s.order_id")
-            merge.whenMatchedUpdateAll("s.updated_at >= t.updated_at").whenNotMatchedInsertAll().execute()
+            into = target.merge(newest.alias("s"), "t.order_id = s.order_id")
+            into.whenMatchedUpdateAll("s.updated_at >= t.updated_at").whenNotMatchedInsertAll().execute()
         else:
             good.write.format("delta").mode("append").option("txnAppId", "hand").option("txnVersion", batch_id).save(
                 good_path
