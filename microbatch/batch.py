@@ -151,14 +151,23 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         leaving=found["leaving"],
         deleting=found["deleting"],
         bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
-        results=_results(work, pinned, found),
+        results=results_of(work, pinned, found),
     )
     _hold_rows(work, kept, judged, spark)
-    stops = work.shape.plan.stops(judged.results)
-    if stops:
-        raise ExpectationStopped(work.flow.name, kept.batch_id, tuple(stops))
+    refuse_stops(work, kept.batch_id, judged.results)
     work.reached("judge", kept.batch_id)
     return judged, kept
+
+
+def refuse_stops(work: Work, batch_id: int, results: tuple[Result, ...]) -> None:
+    """Stop where a critical rule over the whole batch failed, before anything is written.
+
+    Raises:
+        ExpectationStopped: with a sentence for each such rule.
+    """
+    stops = work.shape.plan.stops(results)
+    if stops:
+        raise ExpectationStopped(work.flow.name, batch_id, tuple(stops))
 
 
 def divert(work: Work, kept: Kept, judged: Judged) -> None:
@@ -178,27 +187,26 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
 def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     """One commit to the target, keyed by query id and batch id, with the counts in it; then the ledger."""
     target = work.flow.writes
-    good = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
-    good = good.select(*_quoted(work.shape.output.fieldNames()))
+    rows = good(work, judged)
     written = judged.transformed - judged.leaving
     if isinstance(target, Upsert):
         written = ONLY_THE_COMMIT_KNOWS
     elif isinstance(target, History):
-        written = history.written(good, target)
+        written = history.written(rows, target)
     outcome = outcome_of(work, kept, judged, written)
     if judged.transformed or (kept.groups is not None and kept.changes):
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
         deletions = None
         if isinstance(target, Upsert | History) and target.delete_when:
-            deletions = deletes.remembered(work.warehouse, target, good, work.now())
+            deletions = deletes.remembered(work.warehouse, target, rows, work.now())
             if judged.deleting and target.newest_by:
                 key = (work.query_id, kept.batch_id)
                 address = {name: getattr(outcome, name) for name in ("job", "flow", "query_id", "batch_id")}
-                deletes.remember(work.warehouse, target, good, {**address, "deleted_at": work.now()}, key)
-        targets.write(target, work.target, good, commit, kept.groups, deletions)
+                deletes.remember(work.warehouse, target, rows, {**address, "deleted_at": work.now()}, key)
+        targets.write(target, work.target, rows, commit, kept.groups, deletions)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)
-        outcome = replace(_of_commit(work, outcome), duration_ms=took_ms)
+        outcome = replace(of_commit(work, outcome), duration_ms=took_ms)
     outcome = replace(outcome, rows_written=max(0, outcome.rows_written))
     if not outcome.lawful():
         raise StateChanged(
@@ -209,6 +217,12 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     ops.record(work.warehouse, outcome)
     work.reached("ledger", kept.batch_id)
     return outcome
+
+
+def good(work: Work, judged: Judged) -> DataFrame:
+    """The rows that stay, with the columns of the transform and none of the engine's."""
+    rows = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
+    return rows.select(*_quoted(work.shape.output.fieldNames()))
 
 
 def _read(work: Work, kept: Kept, broken: Mapping[str, str], spark: SparkSession) -> Kept:
@@ -225,7 +239,7 @@ def _counted(kept: Kept) -> Kept:
     return replace(kept, rows=kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed), count=count)
 
 
-def _results(work: Work, pinned: DataFrame, found: Mapping[str, Any]) -> tuple[Result, ...]:
+def results_of(work: Work, pinned: DataFrame, found: Mapping[str, Any]) -> tuple[Result, ...]:
     """The expectations' results; a batch with no rows is not judged."""
     if not found["transformed"]:
         return ()
@@ -245,7 +259,8 @@ def _hold_rows(work: Work, kept: Kept, judged: Judged, spark: SparkSession) -> N
     raise faults.broken(work, kept.batch_id, None, what)
 
 
-def _of_commit(work: Work, outcome: Outcome) -> Outcome:
+def of_commit(work: Work, outcome: Outcome) -> Outcome:
+    """The outcome with what only its commit knows: the rows it changed, and its version."""
     for commit in work.target.commits(20):
         found = outcome_of_commit(commit)
         if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):

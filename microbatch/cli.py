@@ -203,6 +203,18 @@ def quarantine_discard(suite: Any, job: str, flow: str | None, batch: int | None
     return command_.discard(Letters(suite, suite.job(job), flow, batch, where))
 
 
+@command(group, "backfill")
+@click.argument("job")
+@click.option("--flow", required=True, metavar="F", help="The flow whose target is derived again.")
+@click.option("--where", metavar="SQL", help="Only the rows of the target it is true for.")
+@click.option("--downstream", is_flag=True, help="Derive the tables of its readers again, too.")
+def backfill(suite: Any, job: str, flow: str, where: str | None, downstream: bool) -> int:
+    """Derive a flow's target again from its input table, beside its checkpoint, in one commit."""
+    from microbatch.commands import backfill as command_
+
+    return command_.execute(suite, suite.job(job), flow, where, downstream)
+
+
 def main() -> None:
     """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
     code = 0

@@ -7,9 +7,10 @@ them are raised on an executor and must survive pickling.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote
+from functools import lru_cache
 
 
 class MicrobatchError(Exception):
@@ -163,8 +164,36 @@ class BatchFailed(MicrobatchError):
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret taken out by value, as it is and as it stands in a URL, whoever wrote the text."""
+    """The text with every secret taken out by value, whoever wrote the text.
+
+    A secret is found as it is, as it stands in a URL (percent-encoded once or twice, in whole or in part), and as it stands
+    in a quoted text (`repr`, JSON).
+    """
     for secret in sorted(secrets, key=len, reverse=True):
-        for form in dict.fromkeys((secret, quote(secret, safe=""), quote(secret))):
-            text = text.replace(form, "***")
+        text = _written(secret).sub("***", text)
     return text
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut between two words where it is longer than `most` characters.
+
+    A cut inside a word would leave a part of a secret, which nobody who looks for the secret finds again.
+    """
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0]} …"
+
+
+@lru_cache(maxsize=256)
+def _written(secret: str) -> re.Pattern[str]:
+    """What matches the secret however each of its characters is written."""
+    return re.compile("".join(f"(?:{'|'.join(_ways(character))})" for character in secret))
+
+
+def _ways(character: str) -> list[str]:
+    in_a_url = "".join(f"%(?:25)?(?i:{byte:02x})" for byte in character.encode(errors="surrogatepass"))
+    ways = [rf"\\*{re.escape(character)}", in_a_url]
+    if character == " ":
+        ways.append(r"\+")
+    elif not character.isprintable() or ord(character) > 126:
+        ways.append(r"\\+" + re.escape(character.encode("unicode_escape").decode().lstrip("\\")))
+        ways.append(r"\\+" + f"u(?i:{ord(character):04x})")
+    return ways

@@ -48,7 +48,7 @@ JOB = Job(
     Flow("take_shops", reads=Source("shops", schema="shop BIGINT, region STRING"), writes=Upsert("bronze.shops", keys=["shop"])),
     Flow("take_orders", reads=ORDERS, writes=Append("bronze.orders")),
     Flow("follow_customers", reads=CUSTOMERS, expects="customers",
-         writes=History("silver.customers", keys=["customer"], newest_by="at", delete_when="tier = 'gone'", evolve="add_columns")),
+         writes=History("silver.customers", keys=["customer"], newest_by="at", delete_when="tier = 'gone'")),
     Flow("refine", reads="bronze.orders", snapshots={"shops": "bronze.shops"}, transform=shop.refine, expects="orders",
          writes=Upsert("silver.orders", keys=["order_id"], newest_by="at", delete_when="status = 'cancelled'")),
     Flow("total", reads="silver.orders", recompute_by=["day"], transform=shop.totals,
@@ -288,11 +288,11 @@ def soak(folder: Path, kills: int, seed: int) -> None:
     Raises:
         RuntimeError: a run or an audit failed, or the tables are not those of the twin; names the seed.
     """
-    chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+    chance = random.Random(seed)
     landing, shop, twin = Landing(chance), Shop(folder / "killed"), Shop(folder / "twin")
     for each in (shop, twin):
-        each.land(first := landing.shops() if each is shop else first)
-    took = []
+        each.land(landing.shops())
+    took: list[float] = []
     for half, count in enumerate((kills - kills // 2, kills // 2)):
         for each in (shop, twin):
             each.grow(bool(half))

@@ -12,7 +12,7 @@ from typing import Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Upsert
-from microbatch.runner.accept import query_id
+from microbatch.runner.accept import query_id, starting_version
 from microbatch.runner.flows import input_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
@@ -150,13 +150,12 @@ def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]
     offset = last_offset(source.checkpoint)
     if flow.recompute_by or not isinstance(writer.writes, Append | Upsert) or offset is None:
         return
-    upto = end_version(offset)
+    since, upto = starting_version(source.checkpoint) or 0, end_version(offset)
     filters = [("job", "=", writer_job), ("flow", "=", writer.name)]
-    wrote = ops.rows(suite.environment.storage["warehouse"], "batches", filters)
-    counts = [
-        each["rows_written"] for each in wrote if each["target_version"] is not None and each["target_version"] <= upto
-    ]
+    batches = ops.rows(suite.environment.storage["warehouse"], "batches", filters)
+    wrote = [each for each in batches if each["target_version"] is not None and since <= each["target_version"] <= upto]
+    changed = sum(each["rows_inserted"] + each["rows_updated"] + each["rows_deleted"] for each in wrote)
     read = sum(each["rows_read"] for each in mine)
     yield Equation(
-        flow.name, "read", read, f"rows that {writer.name} wrote to {flow.reads} up to version {upto}", sum(counts)
+        flow.name, "read", read, f"rows that {writer.name} changed in {flow.reads} up to version {upto}", changed
     )

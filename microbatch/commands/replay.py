@@ -37,7 +37,7 @@ def discard(letters: Letters) -> int:
     """Mark open letters as discarded: somebody decided that they are not wanted. They stay to be read."""
     chosen = letters.query("id", only="status = 'open'")
     with held(letters.suite.environment.storage["checkpoints"], letters.job.name):
-        _mark(_stored(letters), [letter["id"] for letter in chosen], "discarded")
+        mark(_stored(letters), [letter["id"] for letter in chosen], "discarded")
     print(f"{letters.job.name}: {len(chosen):,} letters discarded")
     return 0
 
@@ -117,7 +117,7 @@ class _Replay:
         target = Table(self.warehouse, self.flow.writes.table)
         outcomes = (outcome_of(commit) for commit in target.commits())
         there = {id_ for outcome in outcomes if outcome for id_ in outcome.letters} & wanted
-        _mark(self.stored, sorted(there), "replayed")
+        mark(self.stored, sorted(there), "replayed")
         return there
 
     def _rows(self, letters: Sequence[dict[str, Any]]) -> set[str]:
@@ -134,7 +134,7 @@ class _Replay:
             failing |= {row["payload"]: row["reasons"] for row in quarantine.of_text(kept.rows).toArrow().to_pylist()}
         passed = {letter["id"] for letter in letters} - failing.keys()
         batch.write(replace(work, letters=tuple(sorted(passed))), kept, judged)
-        _mark(self.stored, sorted(passed), "replayed")
+        mark(self.stored, sorted(passed), "replayed")
         self._failed_again([letter for letter in letters if letter["id"] in failing], failing)
         return passed
 
@@ -160,7 +160,7 @@ class _Replay:
         judged, kept = batch.pin(work, kept, self.spark)
         batch.divert(work, kept, judged)
         batch.write(replace(work, letters=tuple(letter["id"] for letter in letters)), kept, judged)
-        _mark(self.stored, [letter["id"] for letter in letters], "replayed")
+        mark(self.stored, [letter["id"] for letter in letters], "replayed")
         return {letter["id"] for letter in letters}
 
     def _files(self, letters: Sequence[dict[str, Any]]) -> set[str]:
@@ -187,7 +187,7 @@ class _Replay:
             judged, kept = batch.pin(work, kept, self.spark)
             batch.divert(work, kept, judged)
             batch.write(replace(work, letters=(letter["id"],)), kept, judged)
-            _mark(self.stored, [letter["id"]], "replayed")
+            mark(self.stored, [letter["id"]], "replayed")
             done.add(letter["id"])
         return done
 
@@ -237,7 +237,8 @@ def _stored(letters: Letters) -> Table:
     return Table(letters.suite.environment.storage["warehouse"], "ops.quarantine")
 
 
-def _mark(stored: Table, ids: Sequence[str], status: str) -> None:
+def mark(stored: Table, ids: Sequence[str], status: str) -> None:
+    """Give letters another status, in one commit."""
     if ids:
         stored.open().update(predicate=_these(ids), updates={"status": f"'{status}'"})
 

@@ -13,6 +13,7 @@ from microbatch.config.kinds import FilesConf
 from microbatch.job import Append, Flow, Source
 from microbatch.outcome import Outcome
 from microbatch.retry import classify
+from microbatch.runner.accept import starting_version
 from microbatch.sink.tables import Table
 from microbatch.sources.files import Files
 from microbatch.sources.tables import TableInput
@@ -47,7 +48,8 @@ def input_of(suite: Suite, job: LoadedJob, flow: Flow, accept_files: bool = Fals
         return Files(flow.reads.name, flow.name, flow.reads.schema, conf, checkpoint, accept_files)
     changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
     table = Table(suite.environment.storage["warehouse"], flow.reads)
-    return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by))
+    begins = starting_version(checkpoint)
+    return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by), begins)
 
 
 def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:

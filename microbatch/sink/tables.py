@@ -85,7 +85,8 @@ def outcome_of(commit: dict[str, Any]) -> Outcome | None:
     metrics = commit.get("operationMetrics", {})
     inserted = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
     updated = int(metrics.get("numTargetRowsUpdated", 0))
-    deleted = int(metrics.get("numTargetRowsDeleted", 0))
+    # A MERGE counts what it removes; an overwrite does not, and was told before how many rows it takes the place of.
+    deleted = int(metrics.get("numTargetRowsDeleted", outcome.rows_deleted))
     written = inserted + updated + deleted if outcome.rows_written == ONLY_THE_COMMIT_KNOWS else outcome.rows_written
     return replace(
         outcome,

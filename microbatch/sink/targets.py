@@ -76,7 +76,7 @@ def write(
         stored = None if new else spark.read.format("delta").load(table.path)
         # Pinned: the MERGE reads its source twice, and this one is made out of the MERGE's own target.
         rows = history.intervals(rows, deletes.are(target), target, stored, deletions).localCheckpoint(eager=True)
-    with _keyed(spark, commit):
+    with keyed(spark, commit):
         if new:
             kept = rows.where(~deletes.are(target)) if isinstance(target, Upsert) else rows
             _create(kept, target, table, commit)
@@ -113,9 +113,9 @@ def _upsert(
     newer = _version("s", target.newest_by) >= _version("t", target.newest_by) if target.newest_by else F.lit(True)
     # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
     values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
-    source = rows.withColumn(DELETED, deletes.are(target)).alias("s")
+    source = rows.withColumn(DELETED, deletes.are(target))
     deleted = F.col(f"s.{DELETED}")
-    merge = _target(spark, table).merge(source, on)
+    merge = merge_into(spark, table, source, on)
     if target.evolve == "add_columns":
         merge = merge.withSchemaEvolution()
     if target.delete_when:
@@ -137,7 +137,7 @@ def _replace(
     source = rows.withColumn(GROUP, F.lit(False)).unionByName(removers, allowMissingColumns=True)
     same = _all([*[F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys], *_near(target.keys, bounds)])
     values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
-    merge = _target(spark, table).merge(source.alias("s"), same & F.col(f"s.{GROUP}"))
+    merge = merge_into(spark, table, source, same & F.col(f"s.{GROUP}"))
     if target.evolve == "add_columns":
         merge = merge.withSchemaEvolution()
     merge.whenMatchedDelete().whenNotMatchedInsert(~F.col(f"s.{GROUP}"), values).execute()
@@ -149,7 +149,7 @@ def _create(rows: DataFrame, target: Target, table: Table, commit: Commit) -> No
     if (
         target.cluster_by
     ):  # the file writer knows no clustering: the table is made first, and its key is not spent on that
-        with _keyed(rows.sparkSession, None):
+        with keyed(rows.sparkSession, None):
             maker = DeltaTable.createIfNotExists(rows.sparkSession).location(table.path).addColumns(rows.schema)
             for name, value in commit.properties.items():
                 maker = maker.property(name, value)
@@ -163,7 +163,7 @@ def _create(rows: DataFrame, target: Target, table: Table, commit: Commit) -> No
 
 
 @contextmanager
-def _keyed(spark: SparkSession, commit: Commit | None) -> Iterator[None]:
+def keyed(spark: SparkSession, commit: Commit | None) -> Iterator[None]:
     """Set the key on the batch's session, and put back what was there: a stray pair would eat the next write."""
     wanted = (
         {TXN_APP: commit.query_id, TXN_VERSION: str(commit.batch_id), USER_METADATA: commit.metadata} if commit else {}
@@ -184,10 +184,11 @@ def _set(spark: SparkSession, settings: Mapping[str, str | None]) -> None:
             spark.conf.set(name, value)
 
 
-def _target(spark: SparkSession, table: Table) -> Any:
+def merge_into(spark: SparkSession, table: Table, source: DataFrame, on: Column) -> Any:
+    """A MERGE of `source`, called `s`, into the table, called `t`."""
     from delta.tables import DeltaTable
 
-    return DeltaTable.forPath(spark, table.path).alias("t")
+    return DeltaTable.forPath(spark, table.path).alias("t").merge(source.alias("s"), on)
 
 
 def _version(side: str, columns: Sequence[str]) -> Column:

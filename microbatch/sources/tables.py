@@ -34,12 +34,14 @@ class TableInput:
     Attributes:
         changes: read the change data feed (`_op`, `_changed_at`) instead of the appended rows.
         recompute_by: where given, a batch is every row of the groups that changed, as of its end version.
+        starting_version: where a new checkpoint begins; None: with all the table holds.
     """
 
     table: Table
     checkpoint: Path
     changes: bool
     recompute_by: tuple[str, ...] = ()
+    starting_version: int | None = None
 
     def pending(self) -> int:
         """Versions with rows that no batch has taken in yet, counted without a JVM; 0 where there is no table.
@@ -53,7 +55,7 @@ class TableInput:
                 raise self._changed("is gone")
             return 0
         opened = self.table.open()
-        version, taken, rest = opened.version(), -1, 0
+        version, taken, rest = opened.version(), (self.starting_version or 0) - 1, 0
         if offset is not None:
             end = json.loads(offset)
             if opened.metadata().id != end["reservoirId"]:
@@ -87,6 +89,8 @@ class TableInput:
         reader = spark.readStream.format("delta")
         if self.changes or self.recompute_by:
             reader = reader.option("readChangeFeed", "true")
+        if self.starting_version is not None:
+            reader = reader.option("startingVersion", self.starting_version)
         return reader.load(self.table.path)
 
     def rows(self, batch: DataFrame) -> DataFrame:
