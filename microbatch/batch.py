@@ -174,9 +174,9 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
     """The letters of what leaves: rows with their reasons, text that did not parse, files that could not be read."""
     plan, letters = work.shape.plan, []
     if judged.leaving:
-        letters.append(quarantine.of_rows(judged.rows, plan.leaves, plan.reasons()))
+        letters.append(quarantine.of_rows(judged.rows, plan.leaves, plan.reasons(), work.mask))
     if judged.unparsed:
-        letters.append(quarantine.of_text(kept.rows))
+        letters.append(quarantine.of_text(kept.rows, work.mask))
     again = kept.batch_id <= work.planned
     quarantine.write(origin_of(work, kept), letters, judged.leaving + judged.unparsed, file_letters(kept), again)
     if kept.broken:

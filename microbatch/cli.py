@@ -46,7 +46,7 @@ def _guarded(function: Callable[..., int], suite: str, env: str, debug: bool, ar
 
         loaded.append(load(Path(suite), env))
         return function(loaded[0], **arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a transform or a job file may raise either
         print_errors([error], loaded[0].secrets if loaded else ())
         return error.exit_code if isinstance(error, MicrobatchError) else 1
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MANY = 20_000  # letters of a batch that Spark writes instead of the driver: about 20 MB of text in the driver's memory
 TABLE = "ops.quarantine"
+HIDDEN = "***"  # what stands where a masked value was
 REASON = ("expectation", "column", "severity", "message")
 
 
@@ -44,25 +45,30 @@ class Origin:
         return f"job = '{self.job}' AND flow = '{self.flow}' AND {batch} AND kind <> 'batch'"
 
 
-def of_rows(judged: DataFrame, leaves: Column, reasons: Column) -> DataFrame:
-    """The letters of the rows that leave: `kind`, `payload` (JSON of the input row), `reasons`."""
+def of_rows(judged: DataFrame, leaves: Column, reasons: Column, mask: Sequence[str] = ()) -> DataFrame:
+    """The letters of the rows that leave: `kind`, `payload` (JSON of the input row, `mask`ed columns hidden), `reasons`."""
     from pyspark.sql import functions as F
 
     return judged.where(leaves).select(
-        F.lit("row").alias("kind"), payload(judged).alias("payload"), reasons.alias("reasons")
+        F.lit("row").alias("kind"), payload(judged, mask).alias("payload"), reasons.alias("reasons")
     )
 
 
-def of_text(raw: DataFrame) -> DataFrame:
-    """The letters of what did not parse: `kind`, `payload` (the text itself), `reasons`."""
+def of_text(raw: DataFrame, mask: Sequence[str] = ()) -> DataFrame:
+    """The letters of what did not parse: `kind`, `payload` (the text itself), `reasons`.
+
+    Where a column is masked the text is hidden whole: nobody knows where in it that column's value is.
+    """
     from pyspark.sql import functions as F
 
-    values = (F.lit("parse"), F.lit(""), F.lit("critical"), F.col("_problem"))
+    text, problem = F.col("_unparsed"), F.col("_problem")
+    if mask:
+        text = F.concat(F.lit(f"{HIDDEN} ("), F.length("_unparsed"), F.lit(f" characters; masked: {', '.join(mask)})"))
+        problem = F.regexp_replace("_problem", "; its bytes.*|: .*", "")
+    values = (F.lit("parse"), F.lit(""), F.lit("critical"), problem)
     reason = F.struct(*[value.alias(name) for name, value in zip(REASON, values, strict=True)])
     unparsed = raw.where("_unparsed IS NOT NULL")
-    return unparsed.select(
-        F.lit("parse").alias("kind"), F.col("_unparsed").alias("payload"), F.array(reason).alias("reasons")
-    )
+    return unparsed.select(F.lit("parse").alias("kind"), text.alias("payload"), F.array(reason).alias("reasons"))
 
 
 def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
@@ -83,14 +89,20 @@ def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
     )
 
 
-def payload(rows: DataFrame) -> Column:
-    """The input row of `_row` as JSON text: it is that text already, or a struct."""
+def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
+    """The input row of `_row` as JSON text (it is that text already, or a struct), the values of `mask` hidden."""
     from pyspark.sql import functions as F
 
     from microbatch.sink import exact
 
     is_text = rows.schema["_row"].dataType.simpleString() == "string"
-    return F.col("_row") if is_text else exact.to_json("_row")
+    text = F.col("_row") if is_text else exact.to_json("_row")
+    if not mask:
+        return text
+    hidden = F.parse_json(F.lit(f'"{HIDDEN}"'))
+    fields = F.from_json(text, "map<string,variant>")
+    masked = F.transform_values(fields, lambda name, value: F.when(name.isin(*mask), hidden).otherwise(value))
+    return F.to_json(masked, {"ignoreNullFields": "false"})
 
 
 def write(

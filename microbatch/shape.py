@@ -343,13 +343,12 @@ def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> 
 
 
 def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> Plan:
-    source = job.conf.sources[flow.reads.name] if isinstance(flow.reads, Source) else None
     return checks.plan(
         job.expectations.get(flow.name),
         spark.createDataFrame([], output),
         not_null=tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else (),
         only_keys_when=getattr(flow.writes, "delete_when", None),
-        mask=tuple(source.mask) if source else (),
+        mask=tuple(name for conf in job.conf.sources.values() for name in conf.mask),
     )
 
 

@@ -26,7 +26,10 @@ def surrender(work: Work, kept: Kept) -> Outcome:
     reasons = F.array(F.struct(*[v.alias(n) for n, v in zip(quarantine.REASON, reason, strict=True)]))
     transformed = read - bad
     parsed = seen if kept.groups is not None else seen.where("_unparsed IS NULL")
-    letters = [quarantine.of_rows(parsed, F.lit(True), reasons), *([quarantine.of_text(seen)] if bad else [])]
+    letters = [
+        quarantine.of_rows(parsed, F.lit(True), reasons, work.mask),
+        *([quarantine.of_text(seen, work.mask)] if bad else []),
+    ]
     quarantine.write(origin_of(work, kept), letters, read, file_letters(kept), again=True)
     outcome = outcome_of(work, kept, Judged(seen, read, bad, transformed, transformed, 0, {}, ()), 0)
     ops.record(work.warehouse, outcome)

@@ -29,6 +29,7 @@ class Work:
     Attributes:
         committed: the last batch the target held when the run began: up to it nothing is judged again.
         planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
+        mask: columns whose values letters hide.
         give_up: a batch whose rows somebody sends to quarantine as they are; -1 for none.
         letters: the letters whose rows this is a replay of.
         reached: told of each step as it is done ("keep", "judge", "letters", "target", "ledger"), with the batch id.
@@ -47,6 +48,7 @@ class Work:
     planned: int
     properties: Mapping[str, str]
     reached: Callable[[str, int], None]
+    mask: tuple[str, ...] = ()
     give_up: int = -1
     letters: tuple[str, ...] = ()
     now: Callable[[], datetime] = field(default=lambda: datetime.now(timezone.utc))

@@ -200,3 +200,15 @@ sources:
   shops: {kind: files, format: json, path: "${landing}/shops"}
 retry: {attempts: 0}
 """
+
+
+def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(orders: Bench):
+    conf = (orders.root / "conf/base/orders.yml").read_text()
+    orders.write("conf/base/orders.yml", conf.replace("format: json", "format: json, mask: [amount]"))
+    orders.land("orders", order(1, "-77.25"), '{"order_id": "x", "amount": "88.25"}', order(2))
+    orders.run("orders")
+    letters = orders.quarantine("orders").collect()
+    assert sorted(letter.kind for letter in letters) == ["parse", "row"]
+    assert not [letter for letter in letters if "77.25" in str(letter) or "88.25" in str(letter)]
+    (row,) = [letter for letter in letters if letter.kind == "row"]
+    assert '"amount":"***"' in row.payload and '"order_id":1' in row.payload

@@ -16,7 +16,7 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Append, Flow, History, Source, Upsert
 from microbatch.runner.accept import start_anew
-from microbatch.runner.flows import checkpoint_of, input_of, properties_of, reads_of
+from microbatch.runner.flows import checkpoint_of, input_of, mask_of, properties_of, reads_of
 from microbatch.runner.handshake import shake
 from microbatch.runner.lock import held
 from microbatch.runner.run import run_id
@@ -155,6 +155,7 @@ class _Backfill:
             committed=-1,
             planned=-1,
             properties=properties_of(self.suite, self.flow),
+            mask=mask_of(self.job),
             reached=lambda step, batch_id: None,
         )
 

@@ -7,6 +7,7 @@ the next replay finds the id in the table's log and only marks it. A letter that
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
-from microbatch.runner.flows import checkpoint_of, input_of, properties_of
+from microbatch.runner.flows import checkpoint_of, input_of, mask_of, properties_of
 from microbatch.runner.lock import held
 from microbatch.runner.run import run_id
 from microbatch.sink import exact, ops
@@ -84,11 +85,19 @@ class _Replay:
         if self.flow.recompute_by:
             done |= self._groups(kinds["row"])
         else:
-            texts = [*kinds["row"], *kinds["parse"]]
+            texts = self._readable([*kinds["row"], *kinds["parse"]])
             for start in range(0, len(texts), MOST_AT_ONCE):
                 done |= self._rows(texts[start : start + MOST_AT_ONCE])
         done |= self._files(kinds["file"])
         return [f"{self.job.name}.{self.flow.name}", len(letters), len(done), len(letters) - len(done)]
+
+    def _readable(self, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The letters that hold their input: all, or none where a source masks columns."""
+        mask = ", ".join(mask_of(self.job))
+        if mask and letters:
+            told = f"{len(letters):,} letters of {self.flow.name} stay open: they do not hold the masked {mask}"
+            print(f"{told}; land the mended rows under a new name, and discard them", file=sys.stderr)
+        return [] if mask else letters
 
     def _work(self, suffix: str = "") -> Work:
         """A batch beside the checkpoint: its own key, the same steps."""
@@ -108,6 +117,7 @@ class _Replay:
             committed=-1,
             planned=-1,
             properties=properties_of(self.suite, self.flow),
+            mask=mask_of(self.job),
             reached=lambda step, batch_id: None,
         )
 

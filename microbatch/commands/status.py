@@ -15,7 +15,6 @@ from microbatch.errors import MicrobatchError
 from microbatch.job import Flow, Source, tables_read
 from microbatch.runner.flows import input_of
 from microbatch.sink import ops
-from microbatch.sink.tables import Table
 
 COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_superseded")
 Row = Mapping[str, Any]
@@ -198,13 +197,13 @@ def _lag(suite: Suite, job: LoadedJob, flow: Flow) -> tuple[int | None, str | No
 
 def _open_letters(warehouse: str, job: LoadedJob) -> dict[str, dict[str, Any]]:
     """By flow: how many letters are open, and when the oldest was written. Payloads are not read."""
-    stored = Table(warehouse, "ops.quarantine")
-    if not stored.exists():
-        return {}
+    found: dict[str, dict[str, Any]] = {}
     filters = [("job", "=", job.name), ("status", "=", "open")]
-    open_ = stored.open().to_pyarrow_table(columns=["flow", "quarantined_at"], filters=filters)
-    grouped = open_.group_by("flow").aggregate([("quarantined_at", "count"), ("quarantined_at", "min")]).to_pylist()
-    return {g["flow"]: {"count": g["quarantined_at_count"], "oldest": g["quarantined_at_min"]} for g in grouped}
+    for letter in ops.rows(warehouse, "quarantine", filters, only=("flow", "quarantined_at")):
+        standing = found.setdefault(letter["flow"], {"count": 0, "oldest": letter["quarantined_at"]})
+        standing["count"] += 1
+        standing["oldest"] = min(standing["oldest"], letter["quarantined_at"])
+    return found
 
 
 def _hours(since: datetime | None, now: datetime) -> float | None:

@@ -67,6 +67,11 @@ def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:
     return {"kind": "table", "table": flow.reads, "changes": changes or bool(flow.recompute_by)}
 
 
+def mask_of(job: LoadedJob) -> tuple[str, ...]:
+    """The columns whose values are hidden in letters and pages: those any source of the job masks, in all of its flows."""
+    return tuple(dict.fromkeys(name for conf in job.conf.sources.values() for name in conf.mask))
+
+
 def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
     """Properties of the flow's target, set when the table is made."""
     readers = suite.readers_of(flow.writes.table)

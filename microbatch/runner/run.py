@@ -20,7 +20,7 @@ from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.retry import classify, with_back_off
 from microbatch.runner.accept import Accept, start_anew
-from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, properties_of, reads_of, stream
+from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, mask_of, properties_of, reads_of, stream
 from microbatch.runner.handshake import Standing, remember_input, shake
 from microbatch.runner.lock import held
 from microbatch.runner.stuck import Stuck
@@ -191,6 +191,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         committed=standing.committed,
         planned=standing.planned,
         properties=properties_of(this.suite, flow),
+        mask=mask_of(job),
         reached=this.reached,
         give_up=standing.planned if this.accept == "batch" and standing.unfinished else -1,
     )
@@ -237,7 +238,7 @@ def _standing_at(work: Work, standing: Standing) -> Work:
 def _record(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:
     """One row in `ops.runs`; none for a run that found nothing to do."""
     worked = [flow for flow in flows if flow.outcomes or flow.error is not None]
-    if not worked:
+    if not worked and not this.accept:
         return
     report = Report(this.run_id, tuple(flows))
     finished = datetime.now(timezone.utc)

@@ -84,11 +84,14 @@ def schema(table: str) -> pa.Schema:
     return pa.schema([(name, types[kind]) for name, kind in TABLES[table].items()])
 
 
-def rows(warehouse: str, table: str, filters: Sequence[tuple[str, str, Any]] = ()) -> list[dict[str, Any]]:
+def rows(
+    warehouse: str, table: str, filters: Sequence[tuple[str, str, Any]] = (), only: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The rows of a table as dicts; none where the table is not there yet.
 
     Args:
         filters: column, operator (`=`, `in`) and value, all of which must hold: `[("job", "=", "daily_sales")]`.
+        only: the columns wanted; empty for all.
     """
     stored = Table(warehouse, f"ops.{table}")
     if not stored.exists():
@@ -98,7 +101,8 @@ def rows(warehouse: str, table: str, filters: Sequence[tuple[str, str, Any]] = (
 
     # By SQL: after an update by delta-rs, pyarrow's own filters fail on the log's statistics (string against string_view).
     condition = " AND ".join(f'"{column}" {operator} {_sql(value)}' for column, operator, value in filters) or "true"
-    query = QueryBuilder().register("t", stored.open()).execute(f"SELECT * FROM t WHERE {condition}")  # noqa: S608
+    columns = ", ".join(f'"{name}"' for name in only) or "*"
+    query = QueryBuilder().register("t", stored.open()).execute(f"SELECT {columns} FROM t WHERE {condition}")  # noqa: S608
     return pa.table(query.read_all()).to_pylist()
 
 
