@@ -57,8 +57,12 @@ LOCAL = {
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
 }
 
+# Generated code of a wide schema is a method HotSpot would leave to the interpreter: 3.5 s against 2.7 to parse 360,000 lines.
 JAVA_OPTIONS = (
-    "-Duser.timezone=UTC -XX:+UseParallelGC -XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
+    "-Duser.timezone=UTC -XX:-DontCompileHugeMethods -XX:+UseParallelGC "
+    "-XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
+)
+    "-Duser.timezone=UTC -XX:-DontCompileHugeMethods -XX:+UseParallelGC -XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
 )
 
 

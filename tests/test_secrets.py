@@ -144,9 +144,9 @@ def test_the_event_log_of_spark_holds_no_secret_of_the_conf(shop: Bench, tmp_pat
     """In a process of its own, for it is switched on when Spark starts; every option of a source stands in a plan there."""
     log = tmp_path / "events"
     log.mkdir()
-    shop.write(
-        "conf/local/spark.conf", f"spark.eventLog.enabled true\nspark.eventLog.dir {log}\nspark.master local[1]\n"
-    )
+    settings = {"enabled": "true", "dir": log, "compress": "false"}
+    lines = "".join(f"spark.eventLog.{name} {value}\n" for name, value in settings.items())
+    shop.write("conf/local/spark.conf", f"{lines}spark.master local[1]\n")
     words = [sys.executable, "-m", "microbatch", "run", "orders", "--suite", str(shop.root)]
     ended = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

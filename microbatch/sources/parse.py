@@ -63,6 +63,9 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
         exact.of_json(object_, field, F.col("value"), options, F.col(f"_value_{n}")) for n, field in enumerate(schema)
     ]
     unknown = F.array_except(F.col("_keys"), F.array(*[F.lit(name) for name in schema.fieldNames()]))
+    present = reduce(lambda a, b: a + b, [F.when(object_[f.name].isNotNull(), 1).otherwise(0) for f in schema])
+    # As many keys as fields with a value: none is there twice. Comparing the keys themselves costs a fifth of the parsing.
+    doubled = (F.size("_keys") > present) & (F.size(F.array_distinct("_keys")) < F.size("_keys"))
     whole = (F.size("_json._") == 1) & F.col("_json._end")
     problem = _first(
         (~F.is_valid_utf8("value"), F.concat(F.lit("not valid UTF-8; its bytes in base64: "), F.base64("value"))),
@@ -72,9 +75,9 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
             F.lit("not one whole JSON object: there is text after it, or a character that JSON does not allow"),
         ),
         (corrupt, _misfits(object_, columns)),
-        (F.size(F.array_distinct("_keys")) < F.size("_keys"), F.lit("a field is given twice")),
+        (doubled, F.lit("a field is given twice")),
         *([(F.expr("try_parse_json(value) IS NULL"), F.lit("a field is given twice"))] if _is_nested(schema) else []),
-        (_all_null(object_, schema), F.lit("no field of the schema has a value")),
+        (present == 0, F.lit("no field of the schema has a value")),
         *_misfitting(columns),
         *(
             [(F.size(unknown) > 0, F.concat(F.lit("unknown field: "), F.array_join(unknown, ", ")))]
@@ -194,10 +197,6 @@ def _is_nested(schema: StructType) -> bool:
 
 def _misfitting(columns: list[exact.Exact]) -> list[tuple[Column, Column]]:
     return [(column.misfit, column.problem()) for column in columns if column.misfit is not None]
-
-
-def _all_null(object_: Column, schema: StructType) -> Column:
-    return reduce(lambda a, b: a & b, [object_[f.name].isNull() for f in schema])
 
 
 def _misfits(object_: Column, columns: list[exact.Exact]) -> Column:
