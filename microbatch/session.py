@@ -62,8 +62,6 @@ JAVA_OPTIONS = (
     "-Duser.timezone=UTC -XX:-DontCompileHugeMethods -XX:+UseParallelGC "
     "-XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
 )
-    "-Duser.timezone=UTC -XX:-DontCompileHugeMethods -XX:+UseParallelGC -XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
-)
 
 
 def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> SparkSession:
