@@ -84,6 +84,10 @@ class _Run:
     spark: SparkSession | None = None
     shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
 
+    def says(self, line: str) -> None:
+        """Tell a person something, no secret in it."""
+        self.observer.says(redacted(line, self.suite.secrets))
+
     def ready(self) -> SparkSession:
         """The session, and the shape of every flow; Great Expectations is imported while the JVM starts."""
         if self.spark is None:
@@ -213,7 +217,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
 
     retry = job.conf.retry
     try:
-        with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.observer.says)
+        with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.says)
     except MicrobatchError as error:
         _bury(this, stuck, error)
         raise

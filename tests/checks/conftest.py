@@ -9,24 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from microbatch import checks
 from microbatch.checks import ExpectationFile
-
-
-@pytest.fixture(scope="session")
-def spark() -> SparkSession:
-    session = (
-        SparkSession.builder.master("local[1]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "1")
-        .config("spark.default.parallelism", "1")
-        .config("spark.sql.session.timeZone", "UTC")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("OFF")
-    return session
 
 
 @pytest.fixture
