@@ -193,7 +193,7 @@ from microbatch.sink import targets
 from microbatch.testing import Bench
 from tests import orders
 
-true = targets._keyed
+true = targets.keyed
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def without_transactions(spark, commit):
 found = {}
 spark = session.start("mutant", {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"})
 for name, keyed in (("keyed", true), ("unkeyed", without_transactions)):
-    targets._keyed = keyed
+    targets.keyed = keyed
     bench = Bench(spark, Path(sys.argv[1]), Path(sys.argv[1]) / name)
     bench.write("jobs/orders.py", orders.ORDERS_JOB)
     bench.write("transforms/orders.py", orders.ORDERS_TRANSFORM)
