@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -176,9 +177,11 @@ def test_a_batch_that_is_asked_for_again_changes_no_row_and_adds_no_version(shop
 @pytest.mark.slow
 def test_without_the_keys_of_its_commits_an_append_doubles_after_a_crash(tmp_path: Path):
     """The mutant: what the other tests hold would not hold by itself."""
-    ended = subprocess.run(
-        [sys.executable, "-c", MUTANT, str(tmp_path)], cwd=soak.HERE, capture_output=True, text=True, timeout=300
-    )
+    script = tmp_path / "mutant.py"  # a file: under `python -c` PySpark ends the process where grpc is missing
+    script.write_text(MUTANT)
+    environment = {**os.environ, "PYTHONPATH": str(soak.HERE)}
+    words = [sys.executable, str(script), str(tmp_path)]
+    ended = subprocess.run(words, cwd=soak.HERE, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout.splitlines()[-1]) == {"keyed": [1, 1, 1], "unkeyed": [2, 2, 2]}
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from microbatch.config.names import hint
 from microbatch.config.tree import Tree
+from microbatch import errors
 from microbatch.errors import Problem
 from microbatch.strictyaml import Key
 
@@ -121,12 +122,6 @@ def secrets_in(value: str) -> set[str]:
 
 
 def redacted(problems: Iterable[Problem], secrets: Iterable[str]) -> list[Problem]:
-    """The problems with every secret cut out of their text; the longest first, for one may hold another."""
-    ordered = sorted(secrets, key=len, reverse=True)
-
-    def cut(text: str) -> str:
-        for secret in ordered:
-            text = text.replace(secret, "***")
-        return text
-
-    return [Problem(problem.where, cut(problem.what)) for problem in problems]
+    """The problems with every secret cut out of their text."""
+    known = list(secrets)
+    return [Problem(problem.where, errors.redacted(problem.what, known)) for problem in problems]
