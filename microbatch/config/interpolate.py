@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from microbatch import errors
 from microbatch.config.names import hint
 from microbatch.config.tree import Tree
-from microbatch import errors
 from microbatch.errors import Problem
 from microbatch.strictyaml import Key
 
