@@ -21,6 +21,8 @@ from microbatch.testing import Bench
 from tests import orders as suite
 from tests.orders import order
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 LAST = 2  # the last batch of both flows
 SOURCE = 'Source("orders", schema="order_id BIGINT, amount DECIMAL(10,2), updated_at TIMESTAMP")'
 
@@ -91,7 +93,6 @@ def silver(bench: Bench) -> list[tuple[int, int]]:
 EXPECTED = [(0, 300), (1, 100), (2, 100), (99, 100)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lost", [1, 2, 3], ids=["the last", "the last two", "all"])
 def test_commits_that_are_gone_are_caught_up_with_and_no_row_is_doubled(bench: Bench, lost: int):
     for flow in ("ingest", "refine"):

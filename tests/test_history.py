@@ -9,6 +9,8 @@ import pytest
 
 from microbatch.testing import Bench
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 JOB = '''
 """Customers."""
 
@@ -81,7 +83,6 @@ def test_an_older_version_that_comes_after_its_deletion_does_not_bring_the_row_b
     assert intervals(customers)[2] == (1, "Wien", 40, None, True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_tables_do_not_depend_on_the_order_in_which_versions_come(customers: Bench, seed: int, tmp_path_factory):
     """Twelve versions of two keys in random batches end as the same versions in one batch do."""

@@ -22,6 +22,8 @@ from microbatch.testing import Bench, Step
 from tests import soak
 from tests.orders import order
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 FLOWS = ("take_shops", "take_orders", "follow_customers", "refine", "total")
 CRASHES: tuple[Step, ...] = ("letters", "target", "ledger", "commit")
 # A step, and its how manyth time in a run is the last: each flow has its batches, one flow after the other.
@@ -52,7 +54,6 @@ def shops(spark: SparkSession, tmp_path: Path) -> tuple[Shop, Shop]:
     return made[0], made[1]
 
 
-@pytest.mark.slow
 def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(tmp_path: Path):
     """SIGKILL to Python and its JVM at named points, six runs deep, while more files land."""
     landing = soak.Landing(random.Random(1))
@@ -72,7 +73,6 @@ def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(tmp
     assert sum(killed.rows("bronze.orders").values()) > 100
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 3])
 def test_a_crash_in_every_flow_neither_loses_nor_repeats_a_row(shops: tuple[Shop, Shop], first: int):
     """All four targets, deletions among the rows; the second time while a table grows by a column.
@@ -174,7 +174,6 @@ def test_a_batch_that_is_asked_for_again_changes_no_row_and_adds_no_version(shop
         print(f"{flow}: {last[flow].duration_ms} ms the first time, {took * 1000:.0f} ms with its query the second")
 
 
-@pytest.mark.slow
 def test_without_the_keys_of_its_commits_an_append_doubles_after_a_crash(tmp_path: Path):
     """The mutant: what the other tests hold would not hold by itself."""
     script = tmp_path / "mutant.py"  # a file: under `python -c` PySpark ends the process where grpc is missing

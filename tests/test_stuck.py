@@ -11,6 +11,8 @@ from microbatch.runner import run
 from microbatch.testing import Bench
 from tests.orders import ORDERS_TRANSFORM, order
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 DIVIDES = '''
 from pyspark.sql import functions as F
 

@@ -16,6 +16,8 @@ from microbatch.testing import Bench
 from tests import orders as suite
 from tests.orders import order
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 
 @pytest.fixture(scope="module")
 def made(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:

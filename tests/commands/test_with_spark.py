@@ -10,6 +10,8 @@ from microbatch.commands import docs, plan, preview
 from microbatch.errors import ConfigError, MicrobatchError, SourceUnavailable
 from tests.orders import ORDERS_CONF, ORDERS_RULES, ORDERS_TRANSFORM, order
 
+pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
+
 SCHEDULE = 'schedule: {cron: "0 2 * * *", timezone: Europe/Berlin, sla_m: 30, retries: 3, retry_delay_m: 5}\n'
 HEADINGS = [
     "Sources",
@@ -178,7 +180,6 @@ JOB = Job(Flow("copy", reads="silver.orders", writes=Append("gold.changes")))
 '''
 
 
-@pytest.mark.slow
 def test_a_reader_of_changes_in_another_job_is_previewed_planned_and_drawn(orders, capsys):
     orders.write("jobs/copies.py", COPY_JOB)
     orders.land("orders", order(1, "3.00"))
