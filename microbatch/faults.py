@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microbatch.errors import TransformBroken
+from microbatch.errors import TransformBroken, shortened
 from microbatch.job import snapshots_of
 from microbatch.sources.snapshots import read
 from microbatch.work import Kept, Work
@@ -13,7 +13,10 @@ def broken(work: Work, batch_id: int, cause: BaseException | None, what: str | N
     transform = work.flow.transform
     name = f"{transform.__module__}.{transform.__name__}" if transform else "none"
     return TransformBroken(
-        work.flow.name, batch_id, name, what or f"{type(cause).__name__}: {str(cause).splitlines()[0][:300]}"
+        work.flow.name,
+        batch_id,
+        name,
+        what or f"{type(cause).__name__}: {shortened((str(cause).splitlines() or [''])[0], 300)}",
     )
 
 
@@ -24,7 +27,7 @@ def raised(work: Work, cause: BaseException) -> str | None:
         return None
     state = getattr(cause, "getSqlState", lambda: None)() or ""
     return (
-        f"{condition}: {str(cause).splitlines()[0][:300]}"
+        f"{condition}: {shortened(str(cause).splitlines()[0], 300)}"
         if state.startswith("22") or condition == "USER_RAISED_EXCEPTION"
         else None
     )

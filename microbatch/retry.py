@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from microbatch.errors import BatchFailed, JobHeld, MicrobatchError, StateChanged, TransientError, WarehouseUnavailable
+from microbatch.errors import (
+    BatchFailed,
+    JobHeld,
+    MicrobatchError,
+    StateChanged,
+    TransientError,
+    WarehouseUnavailable,
+    shortened,
+)
 
 Result = TypeVar("Result")
 
@@ -73,7 +81,7 @@ def line(text: str) -> str:
     empty = ("at ", "==", "An error occurred while calling")
     lines = [each.strip(" :\t") for each in text.splitlines() if each.strip() and not each.strip().startswith(empty)]
     told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *NO_ROOM, *PASSING))]
-    return (told or lines or ["no message"])[0][:400]
+    return shortened((told or lines or ["no message"])[0], 400)
 
 
 def with_back_off(

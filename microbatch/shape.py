@@ -19,7 +19,7 @@ from pyspark.sql.types import BooleanType, StructField, StructType
 
 from microbatch import checks
 from microbatch.config import LoadedJob, Suite
-from microbatch.errors import ConfigError, Problem
+from microbatch.errors import ConfigError, Problem, shortened
 from microbatch.job import Append, Flow, History, Source, snapshots_of
 from microbatch.sink.tables import Table
 from microbatch.sources.tables import CHANGE_COLUMNS
@@ -371,7 +371,9 @@ def _line_in(cause: BaseException, function: Callable[..., Any]) -> int:
 
 
 def _first_line(cause: BaseException) -> str:
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)[:300]
+    return shortened(
+        next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__), 300
+    )
 
 
 def _words(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch.checks.wording import columns_of, requirement
 from microbatch.commands.render import columns
 from microbatch.config import FilesConf, LoadedJob, SourceConf, Suite
-from microbatch.errors import ConfigError, MicrobatchError, Problem
+from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Append, Flow, Source, Target, snapshots_of
 from microbatch.runner.flows import checkpoint_of, input_of, reads_of
 from microbatch.runner.handshake import Standing, shake
@@ -82,9 +82,7 @@ def shaped(suite: Suite, job: LoadedJob, *others: str) -> tuple[SparkSession, Sh
 
 def without_secrets(suite: Suite, text: str) -> str:
     """The text with the value of each secret taken out."""
-    for secret in suite.secrets:
-        text = text.replace(secret, "***")
-    return text
+    return redacted(text, suite.secrets)
 
 
 def ddl(schema: StructType) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from microbatch.commands.render import columns
 from microbatch.config import LoadedJob, Suite
-from microbatch.errors import MicrobatchError
+from microbatch.errors import MicrobatchError, redacted
 from microbatch.job import Flow, Source, tables_read
 from microbatch.runner.flows import input_of
 from microbatch.sink import ops
@@ -189,10 +189,7 @@ def _lag(suite: Suite, job: LoadedJob, flow: Flow) -> tuple[int | None, str | No
     try:
         return input_of(suite, job, flow).pending(), None
     except (MicrobatchError, OSError, ValueError) as error:
-        text = str(error)
-        for secret in suite.secrets:
-            text = text.replace(secret, "***")
-        return None, text
+        return None, redacted(str(error), suite.secrets)
 
 
 def _open_letters(warehouse: str, job: LoadedJob) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from microbatch.config import LoadedJob
-from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.errors import ConfigError, Problem, StateChanged, shortened
 from microbatch.job import Flow
 from microbatch.runner.accept import accepted
 from microbatch.sink import ops
@@ -59,9 +59,8 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
     try:
         return _standing(warehouse, checkpoint, job, flow, reads)
     except DeltaError as cause:
-        what = (
-            f"the log of table {flow.writes.table} or of the ledger cannot be read: {str(cause).splitlines()[0][:300]}"
-        )
+        why = shortened(str(cause).splitlines()[0], 300)
+        what = f"the log of table {flow.writes.table} or of the ledger cannot be read: {why}"
         raise StateChanged(flow.name, what, "put back what is missing below its _delta_log and run again") from cause
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from microbatch.errors import SourceUnavailable, StateChanged
+from microbatch.errors import SourceUnavailable, StateChanged, shortened
 from microbatch.sources.listing import (
     File,
     Record,
@@ -207,7 +207,7 @@ def unreadable(cause: BaseException) -> str | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     started = [number for number, line in enumerate(lines) if line.startswith("Caused by: ")]
     told = itertools.takewhile(lambda line: not line.startswith(("at ", "...")), lines[started[-1] if started else 0 :])
-    return " ".join(told).removeprefix("Caused by: ")[:300]
+    return shortened(" ".join(told).removeprefix("Caused by: "), 300)
 
 
 def _options(conf: FilesConf) -> dict[str, str]:

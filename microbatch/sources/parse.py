@@ -21,6 +21,12 @@ from microbatch.sources import exact
 ROW, UNPARSED, PROBLEM = "_row", "_unparsed", "_problem"
 ENGINE_COLUMNS = (ROW, UNPARSED, PROBLEM)
 BLANK = " \t\r\n"
+KNOWN = (  # Spark SQL manual, "JSON Files", in lower case; but for those of whole files
+    *("dateformat", "timestampformat", "timestampntzformat", "enabledatetimeparsingfallback", "timezone", "locale"),
+    *("primitivesasstring", "prefersdecimal", "allowcomments", "allowunquotedfieldnames", "allowsinglequotes"),
+    *("allownumericleadingzeros", "allowbackslashescapinganycharacter", "allowunquotedcontrolchars"),
+    "allownonnumericnumbers",
+)
 _SENTINELS = (StructField("_end", BooleanType()), StructField("_corrupt", StringType()))
 
 
@@ -47,7 +53,9 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
             *_SENTINELS,
         ]
     )
-    settings = {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
+    # Spark writes what a parser is told into plans, and those into its event log: what it does not know may be a secret.
+    known = {name: options[name] for name in KNOWN if name in options}
+    settings = {**known, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
     text = F.concat(F.lit('{"_":['), F.col("value"), F.lit('],"_end":true}'))
     parsed = (
         lines.where(F.length(F.btrim("value", F.lit(BLANK))) > 0)
