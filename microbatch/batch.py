@@ -24,8 +24,9 @@ from microbatch.sink import deletes, history, ops, targets
 from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
+from microbatch.sources.input import NEWEST
 from microbatch.sources.listing import Record
-from microbatch.sources.tables import offsets
+from microbatch.sources.tables import TableInput, offsets
 from microbatch.surrender import surrender
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
@@ -72,10 +73,10 @@ def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
         newest = max((file.modified_ms for file in files), default=0)
         held = replace(held, files=files, newest_at=_iso(newest) if newest else None)
         return _read(work, held, work.input.suspicious(spark, list(files)), spark)
-    newest_at = next((_iso(commit["timestamp"]) for commit in work.input.table.commits(1)), None)
-    held = replace(held, newest_at=newest_at)
+    if isinstance(work.input, TableInput) and (newest_ms := work.input.newest_at()):
+        held = replace(held, newest_at=_iso(newest_ms))
     work.reached("keep", batch_id)
-    if not work.flow.recompute_by:
+    if not isinstance(work.input, TableInput) or not work.flow.recompute_by:
         return _counted(replace(held, rows=work.input.rows(batch)))
     changes = Observation("changes")
     groups = work.input.groups(batch).observe(
@@ -89,7 +90,9 @@ def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
 
 def shape(work: Work, kept: Kept, spark: SparkSession) -> DataFrame:
     """The transform over what parsed: the target's columns and `_row`, the input of each row."""
-    rows = kept.rows if kept.groups is not None else kept.rows.where("_unparsed IS NULL").drop("_unparsed", "_problem")
+    rows = kept.rows
+    if kept.groups is None:
+        rows = rows.where("_unparsed IS NULL").drop("_unparsed", "_problem", NEWEST)
     transform = work.flow.transform
     if transform is None:
         return rows
@@ -143,6 +146,8 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         raise
     found = counts.get
     read = kept.count.get if kept.count else {"read": kept.changes, "unparsed": 0}
+    if read.get("newest") is not None:
+        kept = replace(kept, newest_at=_iso(read["newest"]))
     judged = Judged(
         rows=pinned,
         read=read["read"],
@@ -236,7 +241,9 @@ def _read(work: Work, kept: Kept, broken: Mapping[str, str], spark: SparkSession
 def _counted(kept: Kept) -> Kept:
     count = Observation("read")
     unparsed = F.count(F.when(F.col("_unparsed").isNotNull(), 1)).alias("unparsed")
-    return replace(kept, rows=kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed), count=count)
+    newest = [F.unix_millis(F.max(NEWEST)).alias("newest")] if NEWEST in kept.rows.columns else []
+    rows = kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed, *newest)
+    return replace(kept, rows=rows, count=count)
 
 
 def results_of(work: Work, pinned: DataFrame, found: Mapping[str, Any]) -> tuple[Result, ...]:

@@ -152,11 +152,8 @@ def _input(
             raise ConfigError(
                 Problem(_where(job, flow), f"schema of source {flow.reads.name} is not DDL: {_first_line(cause)}")
             ) from cause
-        if conf.metadata:
-            schema = schema.add("_file", "string").add("_file_modified", "timestamp")
-        if conf.unknown_fields == "rescue":
-            schema = schema.add("_rescued", "string")
-        return schema
+        added = conf.adds()
+        return type(schema)([*schema, *spark.createDataFrame([], ", ".join(added)).schema]) if added else schema
     if flow.reads not in outputs:
         raise _Unknown
     schema = outputs[flow.reads]

@@ -13,9 +13,8 @@ from microbatch.job import Flow
 from microbatch.outcome import Outcome, Result
 from microbatch.shape import Shape
 from microbatch.sink.tables import Table
-from microbatch.sources.files import Files
+from microbatch.sources import Files, Stream, TableInput
 from microbatch.sources.listing import File
-from microbatch.sources.tables import TableInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +38,7 @@ class Work:
     job: str
     flow: Flow
     shape: Shape
-    input: Files | TableInput
+    input: Files | TableInput | Stream
     checkpoint: Path
     query_id: str
     run_id: str

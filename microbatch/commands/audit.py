@@ -13,7 +13,7 @@ from typing import Any
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Upsert
 from microbatch.runner.accept import query_id, starting_version
-from microbatch.runner.flows import input_of
+from microbatch.runner.inputs import input_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources.files import Files

@@ -16,8 +16,9 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Append, Flow, History, Source, Upsert
 from microbatch.runner.accept import start_anew
-from microbatch.runner.flows import checkpoint_of, input_of, mask_of, properties_of, reads_of
+from microbatch.runner.flows import mask_of, properties_of
 from microbatch.runner.handshake import shake
+from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.lock import held
 from microbatch.runner.run import run_id
 from microbatch.sink import ops

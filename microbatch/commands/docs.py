@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from microbatch.checks import Entry
 from microbatch.commands.lineage import Column, Traced, trace
-from microbatch.commands.plan import expectations, many, place, shaped, without_secrets
+from microbatch.commands.plan import expectations, many, shaped, without_secrets
 from microbatch.commands.status import standings
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Replace, Source, snapshots_of
@@ -75,7 +75,7 @@ def _sources(suite: Suite, job: LoadedJob) -> Iterator[str]:
         if isinstance(flow.reads, Source):
             conf = job.conf.sources[flow.reads.name]
             said = (conf.frequency or "not said", conf.volume or "not said")
-            rows.append((flow.reads.name, conf.kind, place(suite, conf), *said, flow.name))
+            rows.append((flow.reads.name, conf.kind, conf.place(suite.root), *said, flow.name))
     own = {flow.writes.table for flow in job.flows}
     read = dict.fromkeys(
         (table, flow.name)

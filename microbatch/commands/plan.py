@@ -7,17 +7,15 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microbatch.checks.wording import columns_of, requirement
 from microbatch.commands.render import columns
-from microbatch.config import FilesConf, LoadedJob, SourceConf, Suite
+from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Append, Flow, Source, Target, snapshots_of
-from microbatch.runner.flows import checkpoint_of, input_of, reads_of
 from microbatch.runner.handshake import Standing, shake
-from microbatch.sources.files import Files
+from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.sources.tables import TableInput
 
 if TYPE_CHECKING:
@@ -104,17 +102,6 @@ def described(target: Target) -> str:
     return "; ".join(words)
 
 
-def place(suite: Suite, conf: SourceConf) -> str:
-    """Where a source is, in words; a path inside the suite relative to it."""
-    if isinstance(conf, FilesConf):
-        path = Path(conf.path)
-        return (
-            f"{conf.format} files in {path.relative_to(suite.root) if path.is_relative_to(suite.root) else conf.path}"
-        )
-    what = next((str(value) for name in ("table", "topic", "path") if (value := getattr(conf, name, None))), "")
-    return f"{conf.kind} {what}".strip()
-
-
 def _standings(suite: Suite, job: LoadedJob) -> dict[str, Standing | MicrobatchError]:
     """Where each flow stands, or what would stop it before it starts."""
     found: dict[str, Standing | MicrobatchError] = {}
@@ -179,7 +166,7 @@ def expectations(job: LoadedJob, flow: Flow) -> list[tuple[str, str, str, str]]:
 
 def _reads(suite: Suite, job: LoadedJob, flow: Flow) -> str:
     if isinstance(flow.reads, Source):
-        return f"source {flow.reads.name}: {place(suite, job.conf.sources[flow.reads.name])}"
+        return f"source {flow.reads.name}: {job.conf.sources[flow.reads.name].place(suite.root)}"
     writer_job, writer = suite.writer_of(flow.reads)
     by = f"written by {writer.name}" if writer_job == job.name else f"written by {writer_job}.{writer.name}"
     appended = isinstance(writer.writes, Append) and not flow.recompute_by
@@ -191,18 +178,14 @@ def _pending(suite: Suite, job: LoadedJob, flow: Flow, standing: Standing | Micr
         notes.append(f"{flow.name}: a run would stop: {standing}")
         return "not known, see the notes"
     try:
-        input_: Any = input_of(suite, job, flow)
+        input_ = input_of(suite, job, flow)
         count = input_.pending()
     except (MicrobatchError, OSError, ValueError) as error:
         notes.append(f"{flow.name}: {error}")
         return "not known, see the notes"
-    if isinstance(input_, TableInput):
-        if not input_.table.exists():
-            return "the table is not there yet; a run makes it first"
-        said = many(count, "version")
-    else:
-        said = many(count, "file") if isinstance(input_, Files) else f"{count:,}"
-    return f"{said}{', and a batch that was begun' if standing.unfinished else ''}"
+    if isinstance(input_, TableInput) and not input_.table.exists():
+        return "the table is not there yet; a run makes it first"
+    return f"{many(count, input_.unit)}{', and a batch that was begun' if standing.unfinished else ''}"
 
 
 def many(count: int, thing: str) -> str:

@@ -16,7 +16,7 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.errors import MicrobatchError, SnapshotUnavailable, SourceUnavailable
 from microbatch.job import Flow, Source, snapshots_of
 from microbatch.retry import classify
-from microbatch.runner.flows import checkpoint_of, input_of
+from microbatch.runner.inputs import checkpoint_of, input_of
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
-from microbatch.runner.flows import checkpoint_of, input_of, mask_of, properties_of
+from microbatch.runner.flows import mask_of, properties_of
+from microbatch.runner.inputs import checkpoint_of, input_of
 from microbatch.runner.lock import held
 from microbatch.runner.run import run_id
 from microbatch.sink import exact, ops
 from microbatch.sink.tables import Table, outcome_of
-from microbatch.sources import Files
+from microbatch.sources import Files, TableInput
 from microbatch.sources.listing import look_at
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class _Replay:
             return set()
         from microbatch import batch
 
-        assert not isinstance(self.input, Files)
+        assert isinstance(self.input, TableInput)
         work = self._work("/groups")
         version = self.input.table.version() or 0
         end = json.dumps({"reservoirVersion": version + 1, "index": -1})
@@ -211,11 +212,11 @@ class _Replay:
         """The letters' rows as their source gives them; `_row` and `_unparsed` hold the letter's id."""
         from pyspark.sql import functions as F
 
-        from microbatch.sources.letters import rows_of
+        from microbatch.sources.letters import completed
 
         values = [(letter["id"], letter["kind"], letter["payload"]) for letter in letters]
         texts = self.spark.createDataFrame(values, "_letter STRING, kind STRING, value STRING")
-        rows, id_ = rows_of(texts, self.shape.input, self.input), F.col("_letter")
+        rows, id_ = completed(self.input.of_letters(texts, self.shape.input), self.shape.input), F.col("_letter")
         return rows.withColumns({"_row": id_, "_unparsed": F.when(F.col("_unparsed").isNotNull(), id_)}).drop("_letter")
 
     def _failed_again(self, letters: Sequence[dict[str, Any]], reasons: dict[str, list[dict[str, str]]]) -> None:

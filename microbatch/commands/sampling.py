@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from microbatch.commands.plan import many
 from microbatch.config import FilesConf, LoadedJob, Suite
-from microbatch.errors import ConfigError, Problem, SourceUnavailable
+from microbatch.errors import SourceUnavailable
 from microbatch.job import Flow
-from microbatch.runner.flows import input_of
+from microbatch.runner.inputs import input_of
 from microbatch.sink.tables import Table
 from microbatch.sources.files import Files, unreadable
 from microbatch.sources.listing import File, Record, files_below, is_local
@@ -49,16 +49,14 @@ def sample(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow) -> Sam
     """Rows of what is pending; where nothing is, of what is there.
 
     Raises:
-        SourceUnavailable: the source's folder is not there.
-        ConfigError: the source is of a kind that can only be streamed.
+        SourceUnavailable: the source did not answer, or its folder is not there.
     """
-    input_: Any = input_of(suite, job, flow)
+    input_ = input_of(suite, job, flow)
     if isinstance(input_, TableInput):
         return _of_table(spark, input_)
     if not isinstance(input_, Files):
-        kind = job.conf.sources[input_.name].kind
-        what = f"flow {flow.name} reads a source of kind {kind}, which cannot be looked into without taking it in; run it, "
-        raise ConfigError(Problem("preview", f"{what}and preview the flow that reads {flow.writes.table}"))
+        rows = input_.sample(spark, ROWS).localCheckpoint(eager=True)
+        return Sample(rows, f"at most {ROWS:,} rows that would come next")
     conf = job.conf.sources[input_.name]
     return _of_files(spark, input_, conf.max_files_per_batch if isinstance(conf, FilesConf) else None)
 

@@ -13,7 +13,7 @@ from microbatch.commands.render import columns
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import MicrobatchError, redacted
 from microbatch.job import Flow, Source, tables_read
-from microbatch.runner.flows import input_of
+from microbatch.runner.inputs import input_of
 from microbatch.sink import ops
 
 COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_superseded")

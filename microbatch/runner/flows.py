@@ -5,18 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microbatch.config import LoadedJob, Suite
-from microbatch.config.kinds import FilesConf
-from microbatch.job import Append, Flow, Source
+from microbatch.job import Append, Flow
 from microbatch.outcome import Outcome
 from microbatch.retry import classify
-from microbatch.runner.accept import starting_version
-from microbatch.sink.tables import Table
-from microbatch.sources.files import Files
-from microbatch.sources.tables import TableInput
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,39 +26,6 @@ POLL_S = 0.2  # how often a stop that was asked for is looked at
 
 class Stopping(Exception):
     """Somebody asked the run to end: the batch that would begin now does not."""
-
-
-def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
-    """`<checkpoints>/<job>/<flow>`."""
-    return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
-
-
-def input_of(suite: Suite, job: LoadedJob, flow: Flow, accept_files: bool = False) -> Files | TableInput:
-    """What the flow reads, as a thing that can be asked what is pending and be streamed."""
-    checkpoint = checkpoint_of(suite, job, flow)
-    if isinstance(flow.reads, Source):
-        conf = job.conf.sources[flow.reads.name]
-        assert isinstance(conf, FilesConf)
-        return Files(flow.reads.name, flow.name, flow.reads.schema, conf, checkpoint, accept_files)
-    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
-    table = Table(suite.environment.storage["warehouse"], flow.reads)
-    begins = starting_version(checkpoint)
-    return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by), begins)
-
-
-def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:
-    """What a checkpoint's offsets are offsets of: when it changes, they mean nothing any more."""
-    if isinstance(flow.reads, Source):
-        conf = job.conf.sources[flow.reads.name]
-        assert isinstance(conf, FilesConf)
-        return {
-            "kind": conf.kind,
-            "format": conf.format,
-            "path": conf.path,
-            "schema": " ".join(flow.reads.schema.split()),
-        }
-    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
-    return {"kind": "table", "table": flow.reads, "changes": changes or bool(flow.recompute_by)}
 
 
 def mask_of(job: LoadedJob) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.retry import classify, with_back_off
 from microbatch.runner.accept import Accept, start_anew
-from microbatch.runner.flows import CHANGES, checkpoint_of, input_of, mask_of, properties_of, reads_of, stream
+from microbatch.runner.flows import CHANGES, mask_of, properties_of, stream
 from microbatch.runner.handshake import Standing, remember_input, shake
+from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.lock import held
 from microbatch.runner.stuck import Stuck
 from microbatch.sink import ops
@@ -175,6 +176,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         start_anew(checkpoint, this.run_id)
     input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files")
     standing = shake(warehouse, checkpoint, job, flow, reads)
+    input_.fetch()
     pending = input_.pending()
     if not pending and not standing.unfinished:
         return "idle"

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from microbatch.errors import SourceUnavailable, StateChanged, shortened
 from microbatch.sources.listing import (
@@ -35,6 +35,7 @@ from microbatch.sources.listing import (
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 class FilesConf(Protocol):
@@ -65,12 +66,17 @@ class Files:
         accept: take changed and vanished files as they are now; somebody said so.
     """
 
+    unit: ClassVar[str] = "file"
+
     name: str
     flow: str
     schema: str
     conf: FilesConf
     checkpoint: Path
     accept: bool = False
+
+    def fetch(self) -> None:
+        """Files are there already."""
 
     def pending(self) -> int:
         """Files that no batch has taken in yet, counted without a JVM.
@@ -129,9 +135,17 @@ class Files:
         record.keep(batch_id, list(now.values()))
         return list(now.values())
 
-    def options(self) -> dict[str, str]:
-        """The reader's options, names in lower case as Spark compares them."""
-        return _options(self.conf)
+    def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
+        """See `Input`: a line of JSON or CSV as it was, a row of any other format as JSON."""
+        from microbatch.sources import letters, parse
+
+        declared, options = texts.sparkSession.createDataFrame([], self.schema).schema, _options(self.conf)
+        if self.conf.format == "json":
+            options.pop("multiline", None)
+            return parse.json_lines(texts.drop("kind"), declared, self.conf.unknown_fields, options)
+        if self.conf.format == "csv":
+            return letters.of_csv(texts, declared, options)
+        return letters.of_json(texts, declared)
 
     def rows(self, spark: SparkSession, files: list[File]) -> DataFrame:
         """The rows of these files: the schema's columns and `_row`, `_unparsed`, `_problem` (see `parse`)."""

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from microbatch.sink import exact
 from microbatch.sources import parse
-from microbatch.sources.files import Files
-from microbatch.sources.tables import TableInput
 
 
-def rows_of(texts: DataFrame, shape: StructType, source: Files | TableInput) -> DataFrame:
-    """The rows of letters, with `_unparsed` and `_problem` as the source gives them.
+def of_json(texts: DataFrame, shape: StructType) -> DataFrame:
+    """Rows that were kept as JSON objects of the engine's own making.
 
     Args:
-        texts: `_letter` (the id, which passes through), `kind` (row or parse) and `value` (the payload).
-        shape: what the flow's transform is given.
+        texts: `_letter` (the id, which passes through) and `value` (the payload).
     """
-    if not isinstance(source, Files):
-        return _of_json(texts, shape)
-    declared = texts.sparkSession.createDataFrame([], source.schema).schema
-    options = source.options()
-    if source.conf.format == "json":
-        options.pop("multiline", None)
-        rows = parse.json_lines(texts.drop("kind"), declared, source.conf.unknown_fields, options)
-    elif source.conf.format == "csv":
-        rows = _of_csv(texts.where("kind = 'parse'"), declared, options)
-        rows = rows.unionByName(_of_json(texts.where("kind = 'row'"), declared), allowMissingColumns=True)
-    else:
-        rows = _of_json(texts, declared)
-    missing = [
-        field for field in shape if field.name not in rows.columns
-    ]  # where the row came from is not in its letter
-    return rows.withColumns({field.name: F.lit(None).cast(field.dataType) for field in missing})
-
-
-def _of_json(texts: DataFrame, shape: StructType) -> DataFrame:
     wide = StructType([*shape, StructField("_corrupt", StringType())])
     settings = {**exact.OPTIONS, "columnNameOfCorruptRecord": "_corrupt"}
     rows = texts.select("_letter", F.from_json("value", wide, settings).alias("_json"))
@@ -46,8 +26,17 @@ def _of_json(texts: DataFrame, shape: StructType) -> DataFrame:
     return rows.withColumn("_row", F.col("_letter")).drop("_corrupt")
 
 
-def _of_csv(texts: DataFrame, declared: StructType, options: dict[str, str]) -> DataFrame:
+def of_csv(texts: DataFrame, declared: StructType, options: Mapping[str, str]) -> DataFrame:
+    """Rows that a CSV source kept: the text of one that did not parse, else the row as JSON."""
     as_text = StructType([StructField(name, StringType()) for name in (*declared.fieldNames(), "_corrupt")])
     settings = {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
-    rows = texts.select("_letter", F.from_csv("value", as_text.simpleString()[7:-1], settings).alias("_csv"))
-    return parse.csv_rows(rows.select("_letter", "_csv.*"), declared, settings).withColumn("_row", F.col("_letter"))
+    lines = texts.where("kind = 'parse'")
+    found = lines.select("_letter", F.from_csv("value", as_text.simpleString()[7:-1], settings).alias("_csv"))
+    rows = parse.csv_rows(found.select("_letter", "_csv.*"), declared, settings).withColumn("_row", F.col("_letter"))
+    return rows.unionByName(of_json(texts.where("kind = 'row'"), declared), allowMissingColumns=True)
+
+
+def completed(rows: DataFrame, shape: StructType) -> DataFrame:
+    """With null for what a letter does not hold: where its row came from."""
+    missing = [field for field in shape if field.name not in rows.columns]
+    return rows.withColumns({field.name: F.lit(None).cast(field.dataType) for field in missing})

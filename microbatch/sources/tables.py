@@ -14,13 +14,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 OP, CHANGED_AT = "_op", "_changed_at"
 CHANGE_COLUMNS = f"{OP} STRING, {CHANGED_AT} TIMESTAMP"
@@ -37,11 +38,16 @@ class TableInput:
         starting_version: where a new checkpoint begins; None: with all the table holds.
     """
 
+    unit: ClassVar[str] = "version"
+
     table: Table
     checkpoint: Path
     changes: bool
     recompute_by: tuple[str, ...] = ()
     starting_version: int | None = None
+
+    def fetch(self) -> None:
+        """The table is there already."""
 
     def pending(self) -> int:
         """Versions with rows that no batch has taken in yet, counted without a JVM; 0 where there is no table.
@@ -107,6 +113,16 @@ class TableInput:
             batch = batch.drop("_change_type", "_commit_version", "_commit_timestamp")
         nothing = F.lit(None).cast("string")
         return batch.withColumns({"_row": F.struct("*"), "_unparsed": nothing, "_problem": nothing})
+
+    def newest_at(self) -> int | None:
+        """When the table was last written to, in ms since 1970, or None."""
+        return next((int(commit["timestamp"]) for commit in self.table.commits(1)), None)
+
+    def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
+        """See `Input`: the row of the table as JSON."""
+        from microbatch.sources import letters
+
+        return letters.of_json(texts, shape)
 
     def groups(self, batch: DataFrame) -> DataFrame:
         """The groups in either image of each change, nulls included: `recompute_by` and `changes`, the rows changed.

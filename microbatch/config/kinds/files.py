@@ -1,4 +1,4 @@
-"""What conf may say about each kind of source."""
+"""What conf may say of files that arrive in a folder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from microbatch.config.values import Boolean, Count, Strict, Text, Words, is_uri, resolved
+from microbatch.config.kinds.source import SourceConf, at_key
+from microbatch.config.values import Count, Text, is_uri, resolved
 
 REFUSED_OPTIONS: Mapping[str, str] = {
     "latestfirst": "reads the newest files first, and with an age limit never reads the others",
@@ -47,24 +47,6 @@ def _option_value(value: Any) -> str:
 Options = dict[Annotated[str, AfterValidator(_option_name)], Annotated[str, BeforeValidator(_option_value)]]
 
 
-class SourceConf(Strict):
-    """What every kind of source may say. A further kind is a subclass, and a line in `KINDS`.
-
-    Attributes:
-        frequency, volume: how often and how much comes, in words, for the pipeline page.
-        metadata: adds columns that say where a row came from.
-        unknown_fields: what a field that the schema does not have does, in formats that carry names.
-        mask: columns whose values are hidden in letters and pages.
-    """
-
-    kind: str
-    frequency: Words | None = None
-    volume: Words | None = None
-    metadata: Boolean = False
-    unknown_fields: Literal["ignore", "rescue", "fail"] = "ignore"
-    mask: tuple[Text, ...] = ()
-
-
 class FilesConf(SourceConf):
     """Files that arrive in a folder.
 
@@ -94,26 +76,30 @@ class FilesConf(SourceConf):
     @model_validator(mode="after")
     def _fits_its_format(self) -> FilesConf:
         if self.unknown_fields != "ignore" and self.format in ("text", "csv"):
-            raise _at("unknown_fields", f"{self.format} carries no field names, so leave it out or write ignore")
+            raise at_key("unknown_fields", f"{self.format} carries no field names, so leave it out or write ignore")
         for name, value in self.options.items():
             if name.lower() == "mode" and value.upper() != "PERMISSIVE":
-                raise _at("options", f"{name} can only be PERMISSIVE: the others drop bad rows, or stop at the first")
+                raise at_key(
+                    "options", f"{name} can only be PERMISSIVE: the others drop bad rows, or stop at the first"
+                )
             if (
                 name.lower() in ("encoding", "charset")
                 and self.format != "csv"
                 and value.lower() not in ("utf-8", "utf8")
             ):
-                raise _at(
+                raise at_key(
                     "options", f"{name}: {self.format} files are read as UTF-8; convert them before they are landed"
                 )
         if "{" in self.path.replace("${", "$"):
-            raise _at("path", "a pattern with braces is not read; write a folder, or a pattern with * and ?")
+            raise at_key("path", "a pattern with braces is not read; write a folder, or a pattern with * and ?")
         return self
 
+    def place(self, root: Path) -> str:
+        path = Path(self.path)
+        return f"{self.format} files in {path.relative_to(root) if path.is_relative_to(root) else self.path}"
 
-def _at(key: str, what: str) -> PydanticCustomError:
-    """An error of a key that only a look at the whole record finds."""
-    return PydanticCustomError("at_key", "{what}", {"key": key, "what": what})
+    def identity(self) -> dict[str, Any]:
+        return {"format": self.format, "path": self.path}
 
-
-KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf}
+    def _places(self) -> tuple[str, ...]:
+        return ("_file STRING", "_file_modified TIMESTAMP") if self.metadata else ()

@@ -1,0 +1,10 @@
+"""The kinds of sources that conf may name: a record for each, in a module of its own."""
+
+from collections.abc import Mapping
+
+from microbatch.config.kinds.files import FilesConf
+from microbatch.config.kinds.source import SourceConf
+
+KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf}
+
+__all__ = ["KINDS", "FilesConf", "SourceConf"]

@@ -1,0 +1,61 @@
+"""What a flow reads, made from conf: one maker for each kind of source, and the tables of the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microbatch.config import FilesConf, LoadedJob, SourceConf, Suite
+from microbatch.job import Append, Flow, Source
+from microbatch.runner.accept import starting_version
+from microbatch.sink.tables import Table
+from microbatch.sources import Files, Stream, TableInput
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads a source: the flow, where its checkpoint is, and what somebody gives up."""
+
+    suite: Suite
+    job: LoadedJob
+    flow: Flow
+    source: Source
+    checkpoint: Path
+    accept_files: bool
+
+
+def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
+    """`<checkpoints>/<job>/<flow>`."""
+    return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
+
+
+def input_of(suite: Suite, job: LoadedJob, flow: Flow, accept_files: bool = False) -> Files | TableInput | Stream:
+    """What the flow reads, as a thing that can be asked what is pending and be streamed."""
+    checkpoint = checkpoint_of(suite, job, flow)
+    if isinstance(flow.reads, Source):
+        conf = job.conf.sources[flow.reads.name]
+        return MAKERS[conf.kind](Reader(suite, job, flow, flow.reads, checkpoint, accept_files), conf)
+    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
+    table = Table(suite.environment.storage["warehouse"], flow.reads)
+    begins = starting_version(checkpoint)
+    return TableInput(table, checkpoint, changes and not flow.recompute_by, tuple(flow.recompute_by), begins)
+
+
+def reads_of(suite: Suite, job: LoadedJob, flow: Flow) -> dict[str, Any]:
+    """What a checkpoint's offsets are offsets of: when it changes, they mean nothing any more."""
+    if isinstance(flow.reads, Source):
+        conf = job.conf.sources[flow.reads.name]
+        return {"kind": conf.kind, **conf.identity(), "schema": " ".join(flow.reads.schema.split())}
+    changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
+    return {"kind": "table", "table": flow.reads, "changes": changes or bool(flow.recompute_by)}
+
+
+def _files(reader: Reader, conf: SourceConf) -> Files:
+    assert isinstance(conf, FilesConf)
+    source, flow = reader.source, reader.flow.name
+    return Files(source.name, flow, source.schema, conf, reader.checkpoint, reader.accept_files)
+
+
+MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {"files": _files}
