@@ -215,6 +215,18 @@ def backfill(suite: Any, job: str, flow: str, where: str | None, downstream: boo
     return command_.execute(suite, suite.job(job), flow, where, downstream)
 
 
+@command(group, "rewind")
+@click.argument("jobs", nargs=-1, required=True)
+@click.option(
+    "--to", metavar="TIME", help="ISO 8601, UTC unless it says otherwise; not needed to finish one that was begun."
+)
+def rewind(suite: Any, jobs: tuple[str, ...], to: str | None) -> int:
+    """Set tables, checkpoints, quarantine and ledger back to the end of the last successful run before a time."""
+    from microbatch.commands import rewind as command_
+
+    return command_.execute(suite, jobs, to)
+
+
 def main() -> None:
     """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
     code = 0

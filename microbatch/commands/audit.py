@@ -13,22 +13,14 @@ from typing import Any
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Upsert
 from microbatch.runner.accept import query_id, starting_version
+from microbatch.runner.cut import known_ids
 from microbatch.runner.inputs import input_of
+from microbatch.runner.past import HARMLESS
 from microbatch.sink import ops
-from microbatch.sink.tables import Table, outcome_of
+from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.files import Files
 from microbatch.sources.listing import Record
 from microbatch.sources.tables import end_version, last_offset
-
-HARMLESS = (
-    "OPTIMIZE",
-    "VACUUM START",
-    "VACUUM END",
-    "SET TBLPROPERTIES",
-    "CREATE TABLE",
-    "CREATE OR REPLACE TABLE",
-    "ADD COLUMNS",
-)
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def _target(
     others = [outcome for _, outcome in log if outcome and (outcome.job, outcome.flow) != (job.name, flow.name)]
     mine = {(o.query_id, o.batch_id) for _, o in log if o and (o.job, o.flow) == (job.name, flow.name)}
     for commit, outcome in log:
-        if outcome is None and commit.get("operation") not in HARMLESS:
+        if outcome is None and commit.get("operation") not in HARMLESS and not rewound_by(commit):
             told = f"version {commit['version']} of {target.name} ({commit.get('operation')})"
             yield f"FAILED  {flow.name}: {told} is not a commit of the engine"
     net = sum(each["rows_inserted"] - each["rows_deleted"] for each in ledger)
@@ -140,8 +132,8 @@ def _target(
 def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
     """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in."""
     source = input_of(suite, job, flow)
-    current = query_id(source.checkpoint)
-    mine = [each for each in ledger if each["query_id"] == current]
+    ids = known_ids(source.checkpoint, query_id(source.checkpoint))
+    mine = [each for each in ledger if each["query_id"] in ids]
     if isinstance(source, Files):
         recorded = Record(source.checkpoint).batches()
         yield Equation(flow.name, "batches in the ledger", len(mine), "batches of files recorded", recorded)

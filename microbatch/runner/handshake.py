@@ -16,8 +16,9 @@ from microbatch.config import LoadedJob
 from microbatch.errors import ConfigError, Problem, StateChanged, shortened
 from microbatch.job import Flow
 from microbatch.runner.accept import accepted
+from microbatch.runner.cut import baseline, known_ids
 from microbatch.sink import ops
-from microbatch.sink.tables import Table, outcome_of
+from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.tables import numbered
 
 BESIDE = ("replay:", "backfill:")  # ledger rows of work beside the checkpoint
@@ -75,12 +76,13 @@ def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, read
         return Standing(None, -1, -1, -1)
     _refuse_damaged(flow, checkpoint, planned, done)
     latest = max(ledger, key=lambda batch: batch["started_at"], default=None)
-    if latest and latest["query_id"] != query_id and not accepted(checkpoint):
+    ids = known_ids(checkpoint, query_id)
+    if latest and latest["query_id"] not in ids and not accepted(checkpoint):
         what = f"the checkpoint {checkpoint} is of another query ({query_id}; the ledger knows {latest['query_id']})"
         raise StateChanged(flow.name, what, _START_ANEW)
-    mine = [batch for batch in ledger if batch["query_id"] == query_id]
-    committed = target.last_batch(query_id)
-    in_target = -1 if committed is None else committed
+    mine = [batch for batch in ledger if batch["query_id"] in ids]
+    committed, back = target.last_batch(query_id), baseline(checkpoint)
+    in_target = max(-1 if committed is None else committed, back.batch_id if back else -1)
     in_ledger = max((batch["batch_id"] for batch in mine), default=-1)
     wrote = max((batch["batch_id"] for batch in mine if batch["target_version"] is not None), default=-1)
     ahead = max(in_target, in_ledger) - planned
@@ -89,7 +91,7 @@ def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, read
             f"the checkpoint is older than the table: {target.name} is {ahead} batch{'es' if ahead > 1 else ''} ahead"
         )
         raise StateChanged(flow.name, what, _START_ANEW)
-    if in_target < wrote or _restored(target, mine):
+    if in_target < wrote or _restored(target, mine, query_id):
         what = (
             f"table {target.name} was dropped or restored: the ledger knows batch {wrote}, the table holds {in_target}"
         )
@@ -199,18 +201,23 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _restored(target: Table, mine: list[dict[str, Any]]) -> bool:
-    """Whether somebody went back to an older version after the last batch that the ledger knows."""
+def _restored(target: Table, mine: list[dict[str, Any]], query_id: str) -> bool:
+    """Whether somebody went back to an older version after the last batch that the ledger knows.
+
+    A rewind does so too, and gives the checkpoint a new id: one with an older id was put back since.
+    """
     known = max((batch["target_version"] for batch in mine if batch["target_version"] is not None), default=-1)
     if known < 0:
         return False
     newest = target.version()
     if newest is None or newest < known:
         return True
-    return any(
-        commit["version"] > known and commit.get("operation") == "RESTORE"
-        for commit in target.commits(max(1, newest - known))
-    )
+    for commit in target.commits(max(1, newest - known)):
+        if mark := rewound_by(commit):
+            return mark.query_id not in (None, query_id)
+        if commit["version"] > known and commit.get("operation") == "RESTORE":
+            return True
+    return False
 
 
 def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> None:

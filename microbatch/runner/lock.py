@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from microbatch.errors import JobHeld, WarehouseUnavailable
+from microbatch.errors import JobHeld, StateChanged, WarehouseUnavailable
+
+UNFINISHED = "rewind.json"  # beside the lock: the plan of a rewind that was begun, until it is done
 
 
 @contextmanager
-def held(checkpoints: str, job: str) -> Iterator[None]:
+def held(checkpoints: str, job: str, rewinding: bool = False) -> Iterator[None]:
     """Hold `<checkpoints>/<job>/.lock` for as long as the block runs. Never waits.
+
+    Args:
+        rewinding: whether the block rewinds the job: nothing else may touch one whose rewind was killed half-way.
 
     Raises:
         JobHeld: another process holds it: with its pid, host and since when.
+        StateChanged: a rewind of the job was begun and is not done.
         WarehouseUnavailable: the folder cannot be written.
 
     Source:
@@ -43,6 +49,9 @@ def held(checkpoints: str, job: str) -> Iterator[None]:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         stream.flush()
+        if (file.parent / UNFINISHED).exists() and not rewinding:
+            what = "a rewind was begun and is not done: some of its tables are set back, others are not"
+            raise StateChanged(job, what, f"finish it first: microbatch rewind {job}")
         yield
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from microbatch.outcome import Outcome
@@ -90,7 +90,7 @@ def rows(
     """The rows of a table as dicts; none where the table is not there yet.
 
     Args:
-        filters: column, operator (`=`, `in`) and value, all of which must hold: `[("job", "=", "daily_sales")]`.
+        filters: column, operator (`=`, `in`, `>`…) and value, all of which must hold: `[("job", "=", "daily_sales")]`.
         only: the columns wanted; empty for all.
     """
     stored = Table(warehouse, f"ops.{table}")
@@ -100,15 +100,18 @@ def rows(
     from deltalake import QueryBuilder
 
     # By SQL: after an update by delta-rs, pyarrow's own filters fail on the log's statistics (string against string_view).
-    condition = " AND ".join(f'"{column}" {operator} {_sql(value)}' for column, operator, value in filters) or "true"
+    condition = " AND ".join(f'"{column}" {operator} {literal(value)}' for column, operator, value in filters) or "true"
     columns = ", ".join(f'"{name}"' for name in only) or "*"
     query = QueryBuilder().register("t", stored.open()).execute(f"SELECT {columns} FROM t WHERE {condition}")  # noqa: S608
     return pa.table(query.read_all()).to_pylist()
 
 
-def _sql(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A value as delta-rs reads it in SQL: text, a whole number, a time, or several in parentheses."""
     if isinstance(value, list | tuple):
-        return f"({', '.join(_sql(each) for each in value)})"
+        return f"({', '.join(literal(each) for each in value)})"
+    if isinstance(value, datetime):
+        return f"'{value.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}'"  # a call here is of another type than the column
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 

@@ -5,9 +5,10 @@ deltalake (delta-rs) reads a log in a few milliseconds without a JVM.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -64,10 +65,45 @@ class Table:
         """The last batch that was committed under this transaction id, or None."""
         return self.open().transaction_version(app_id) if self.exists() else None
 
-    def commits(self, newest: int | None = None) -> Iterator[dict[str, Any]]:
-        """What each commit says of itself, the newest first."""
-        if self.exists():
-            yield from self.open().history(newest)
+    def commits(self, newest: int | None = None, *, undone: bool = False) -> Iterator[dict[str, Any]]:
+        """What each commit says of itself, the newest first; those that a rewind undid only where `undone` asks for them."""
+        after, before = 0, 0  # the versions between these two are undone
+        for commit in self.open().history(newest) if self.exists() else ():
+            if not after < commit["version"] < before:
+                yield commit
+                if mark := rewound_by(commit):
+                    after, before = mark.to_version, commit["version"]
+            elif undone:
+                yield commit
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """What the commit of a rewind carries.
+
+    Attributes:
+        rewind: the rewind's id.
+        to_version: the version the table is back at; -1: it is empty.
+        query_id: the new id of the query that writes the table; None where it has none yet.
+    """
+
+    rewind: str
+    to_version: int
+    query_id: str | None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def rewound_by(commit: Mapping[str, Any]) -> Rewound | None:
+    """The mark of the rewind that made a commit, or None where none did."""
+    text = commit.get("userMetadata") or ""
+    if not text.startswith('{"rewind":'):
+        return None
+    try:
+        return Rewound(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
 
 
 def outcome_of(commit: dict[str, Any]) -> Outcome | None:

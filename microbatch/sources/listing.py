@@ -178,6 +178,17 @@ class Record:
             (self.folder / f"{batch_id}.json").unlink()
             self.keep(batch_id, there)
 
+    def after(self, batch_id: int) -> list[str]:
+        """The files that later batches read."""
+        batches = sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json"))
+        return [path for batch in batches if batch > batch_id for path in self.of(batch)]
+
+    def forget_after(self, batch_id: int) -> None:
+        """Forget what later batches read: it is to be read again."""
+        for record in self.folder.glob("[0-9]*.json"):
+            if int(record.stem) > batch_id:
+                record.unlink()
+
     def of(self, batch_id: int) -> dict[str, File]:
         """The files recorded for a batch; empty where it has no record."""
         target = self.folder / f"{batch_id}.json"
