@@ -204,10 +204,11 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
         deletions = None
         if isinstance(target, Upsert | History) and target.delete_when:
             deletions = deletes.remembered(work.warehouse, target, rows, work.now())
-            if judged.deleting and target.newest_by:
-                key = (work.query_id, kept.batch_id)
+            again = kept.batch_id <= work.planned
+            if target.newest_by and (judged.deleting or again):
                 address = {name: getattr(outcome, name) for name in ("job", "flow", "query_id", "batch_id")}
-                deletes.remember(work.warehouse, target, rows, {**address, "deleted_at": work.now()}, key)
+                deletes.remember(work.warehouse, target, rows, {**address, "deleted_at": work.now()}, again)
+        work.reached("deletes", kept.batch_id)
         targets.write(target, work.target, rows, commit, kept.groups, deletions)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)

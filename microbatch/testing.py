@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # The steps of a batch, in order. "commit" is Spark's own commit of the offsets, after the ledger.
-STEPS = ("keep", "judge", "letters", "target", "ledger", "commit")
-Step = Literal["judge", "letters", "target", "ledger", "commit"]
+STEPS = ("keep", "judge", "letters", "deletes", "target", "ledger", "commit")
+Step = Literal["judge", "letters", "deletes", "target", "ledger", "commit"]
 
 
 class Crash(BatchFailed):
@@ -120,7 +120,7 @@ class Bench:
         return run_jobs(self.suite(), jobs, flows=flows, reached=reached)
 
     def crash(self, *jobs: str, before: Step, flows: Sequence[str] = ()) -> None:
-        """Run jobs and let the first batch crash before a step: "letters", "target", "ledger", "commit".
+        """Run jobs and let the first batch crash before a step: "letters", "deletes", "target", "ledger", "commit".
 
         Raises:
             Failed: no batch came so far.

@@ -31,7 +31,7 @@ class Work:
         mask: columns whose values letters hide.
         give_up: a batch whose rows somebody sends to quarantine as they are; -1 for none.
         letters: the letters whose rows this is a replay of.
-        reached: told of each step as it is done ("keep", "judge", "letters", "target", "ledger"), with the batch id.
+        reached: told of each step as it is done ("keep", "judge", "letters", "deletes", "target", "ledger"), with the batch id.
     """
 
     warehouse: str

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from microbatch.sink import ops
 from microbatch.testing import Bench
 
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
@@ -81,6 +82,44 @@ def test_an_older_version_that_comes_after_its_deletion_does_not_bring_the_row_b
     customers.run("customers")
     assert [(r.id, r.city) for r in customers.read("silver.latest").collect()] == [(1, "Wien")]
     assert intervals(customers)[2] == (1, "Wien", 40, None, True)
+
+
+GONE_JOB = """
+from microbatch import Flow, Job, Source, Upsert
+from transforms import people
+
+JOB = Job(
+    Flow("take_gone", reads=Source("gone", schema="id BIGINT, gone BOOLEAN"), writes=Upsert("bronze.gone", keys=["id"])),
+    Flow("latest", reads=Source("people", schema="id BIGINT, at BIGINT"), snapshots={"gone": "bronze.gone"},
+         transform=people.marked, writes=Upsert("silver.people", keys=["id"], newest_by="at", delete_when="gone")),
+)
+"""
+GONE_TRANSFORM = '''
+def marked(people, gone):
+    """Add whether somebody is gone."""
+    return people.join(gone, "id", "left")
+'''
+GONE_CONF = """
+sources:
+  gone: {kind: files, format: json, path: "${landing}/gone"}
+  people: {kind: files, format: json, path: "${landing}/people"}
+"""
+
+
+def test_a_deletion_of_an_attempt_that_never_reached_the_table_is_forgotten(bench: Bench):
+    """What deletes a row may change between two attempts: here a dimension takes its word back."""
+    bench.write("jobs/people.py", GONE_JOB)
+    bench.write("transforms/people.py", GONE_TRANSFORM)
+    bench.write("conf/base/people.yml", GONE_CONF)
+    bench.land("gone", {"id": 1, "gone": True})
+    bench.land("people", {"id": 1, "at": 30})
+    bench.run("people", flows=["take_gone"])
+    bench.crash("people", before="target", flows=["latest"])
+    assert len(ops.rows(bench.storage["warehouse"], "deletes")) == 1
+    bench.land("gone", {"id": 1, "gone": False})
+    bench.run("people")
+    assert ops.rows(bench.storage["warehouse"], "deletes") == []
+    assert [(row.id, row.at) for row in bench.read("silver.people").collect()] == [(1, 30)]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

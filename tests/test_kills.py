@@ -25,7 +25,7 @@ from tests.orders import order
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
 
 FLOWS = ("take_shops", "take_orders", "follow_customers", "refine", "total")
-CRASHES: tuple[Step, ...] = ("letters", "target", "ledger", "commit")
+CRASHES: tuple[Step, ...] = ("letters", "deletes", "target", "ledger", "commit")
 # A step, and its how manyth time in a run is the last: each flow has its batches, one flow after the other.
 KILLS = (("target", 2), ("letters", 1), ("target", 3), ("keep", 4), ("ledger", 2), ("target", 4))
 

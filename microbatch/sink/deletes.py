@@ -1,7 +1,8 @@
 """Deletions remembered: an older version of a deleted key that comes later must not bring the row back.
 
 An upserted table forgets a key it deletes. `ops.deletes` keeps key and version for 30 days; what comes later with an older
-version is superseded. Written by delta-rs in the driver, keyed by the batch, before the target.
+version is superseded. Written by delta-rs in the driver before the target; an attempt
+at a batch replaces what the one before it left.
 """
 
 from __future__ import annotations
@@ -28,20 +29,28 @@ def are(target: Upsert | History) -> Column:
 
 
 def remember(
-    warehouse: str, target: Upsert | History, rows: DataFrame, batch: Mapping[str, Any], key: tuple[str, int]
+    warehouse: str, target: Upsert | History, rows: DataFrame, batch: Mapping[str, Any], again: bool = False
 ) -> None:
-    """Keep the keys and versions that a batch deletes; once, whatever is tried again. One Spark job.
+    """Keep the keys and versions that a batch deletes, in the place of what an earlier attempt kept. One Spark job.
 
     Args:
         batch: what the records say besides: job, flow, query_id, batch_id, deleted_at.
+        again: whether an earlier attempt at this batch may have left some: it never reached the target, and what deletes a
+            row may have changed since.
     """
+    import pyarrow as pa
+
     version = exact.columns_to_json(target.newest_by)
     newest = F.max_by(version, F.struct(*[f"`{name}`" for name in target.newest_by]))
     found = (
         rows.where(are(target)).groupBy(exact.columns_to_json(target.keys).alias("key")).agg(newest.alias("version"))
     )
-    records = found.toArrow().to_pylist()
-    ops.append(warehouse, "deletes", [{**batch, **each, "table": target.table} for each in records], key)
+    records = [{**batch, **each, "table": target.table} for each in found.toArrow().to_pylist()]
+    stored = Table(warehouse, "ops.deletes")
+    if records or (again and stored.exists()):
+        these = f"query_id = {ops.literal(batch['query_id'])} AND batch_id = {ops.literal(batch['batch_id'])}"
+        data = pa.Table.from_pylist(records, schema=ops.schema("deletes"))
+        ops.write(stored, data, predicate=these if again else None)
 
 
 def remembered(warehouse: str, target: Upsert | History, rows: DataFrame, now: datetime) -> DataFrame | None:
