@@ -54,10 +54,15 @@ class ConfigError(MicrobatchError):
 
 
 class TransientError(MicrobatchError):
-    """The same call may work later. Retried with back-off, then left to the scheduler."""
+    """The same call may work later. Retried with back-off, then left to the scheduler.
+
+    Attributes:
+        wait_s: how long the other side asked to be left alone.
+    """
 
     exit_code = 5
     of_the_batch = True
+    wait_s: float = 0
 
 
 class SourceUnavailable(TransientError):

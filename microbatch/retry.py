@@ -5,6 +5,7 @@ Only what may pass by itself is tried again: network, locks, concurrent commits,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -89,6 +90,9 @@ def with_back_off(
 ) -> Result:
     """Call `attempt`; after a transient error again, at most `attempts` times, after 1, 2, 4 times the first wait with jitter.
 
+    Where the other side says how long it wants to be left alone, that is waited for; what is longer than `max_wait_s` is
+    left to the scheduler.
+
     Args:
         told: is given a line before each wait.
 
@@ -98,7 +102,7 @@ def with_back_off(
     from tenacity import (
         RetryCallState,
         Retrying,
-        retry_if_exception_type,
+        retry_if_exception,
         stop_after_attempt,
         wait_exponential,
         wait_random,
@@ -109,11 +113,36 @@ def with_back_off(
         wait = state.next_action.sleep if state.next_action else 0
         told(f"{error}; again in {wait:.1f} s ({state.attempt_number} of {attempts})")
 
+    backing_off = wait_exponential(multiplier=first_wait_s, max=max_wait_s) + wait_random(0, first_wait_s / 2)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(backing_off(state), error.wait_s if isinstance(error, TransientError) else 0)
+
     retrying = Retrying(
-        retry=retry_if_exception_type(TransientError),
+        retry=retry_if_exception(lambda error: isinstance(error, TransientError) and error.wait_s <= max_wait_s),
         stop=stop_after_attempt(attempts + 1),
-        wait=wait_exponential(multiplier=first_wait_s, max=max_wait_s) + wait_random(0, first_wait_s / 2),
+        wait=wait,
         before_sleep=say,
         reraise=True,
     )
     return retrying(attempt)
+
+
+class Pace:
+    """At most so many calls a second: each waits until it is its turn.
+
+    Args:
+        per_s: None: no wait.
+    """
+
+    def __init__(self, per_s: float | None) -> None:
+        self._apart_s = 1 / per_s if per_s else 0.0
+        self._next = time.monotonic()
+
+    def wait(self) -> None:
+        """Return when the next call may be made."""
+        now = time.monotonic()
+        if now < self._next:
+            time.sleep(self._next - now)
+        self._next = max(now, self._next) + self._apart_s

@@ -16,6 +16,7 @@ from microbatch.runner.inputs import input_of
 from microbatch.sink.tables import Table
 from microbatch.sources.files import Files, unreadable
 from microbatch.sources.listing import File, Record, files_below, is_local
+from microbatch.sources.rest import Rest
 from microbatch.sources.tables import TableInput, end_version, last_offset
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def sample(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow) -> Sam
     input_ = input_of(suite, job, flow)
     if isinstance(input_, TableInput):
         return _of_table(spark, input_)
-    if not isinstance(input_, Files):
+    if not isinstance(input_, Files) or isinstance(input_, Rest):
         rows = input_.sample(spark, ROWS).localCheckpoint(eager=True)
         return Sample(rows, f"at most {ROWS:,} rows that would come next")
     conf = job.conf.sources[input_.name]

@@ -118,4 +118,7 @@ class ConfReader:
         for source, each in sources.items():
             if connection := getattr(each, "connection", None):
                 self.use("connections", connection, tree, ("sources", source, "connection"))
+                found = self.environment.connections.get(connection)
+                if found and (what := each.lacks(found)):
+                    self.problems.append(tree.problem(("sources", source, "connection"), what))
         return ReadConf(conf, tree, frozenset(written) if isinstance(written, dict) else frozenset())

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from microbatch.config.connection import Connection
 from microbatch.config.kinds import SourceConf
 from microbatch.config.names import hint
 from microbatch.config.values import Amount, AmountOrZero, Boolean, CountOrZero, FilePath, Strict, Text, a_number
@@ -31,24 +32,6 @@ METRICS = (
     "sla_missed",
 )
 ROOTS = ("landing", "warehouse", "checkpoints", "reports")
-
-
-class Auth(Strict):
-    """How to sign in to a server over HTTP: one of the two. A basic one is user and password."""
-
-    bearer: str | None = Field(None, repr=False)
-    basic: tuple[str, str] | None = Field(None, repr=False)
-
-
-class Connection(Strict):
-    """Where a server is and how to sign in; a source's kind says which keys it needs. Its values are never shown."""
-
-    uri: str | None = Field(None, repr=False)
-    url: str | None = Field(None, repr=False)
-    servers: str | tuple[str, ...] | None = Field(None, repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    auth: Auth | None = Field(None, repr=False)
-    options: dict[str, str | int | bool] = Field(default_factory=dict, repr=False)
 
 
 class Channel(Strict):

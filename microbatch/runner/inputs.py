@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microbatch.config import FilesConf, LoadedJob, SourceConf, Suite
+from microbatch.config import Connection, FilesConf, LoadedJob, SourceConf, Suite
 from microbatch.job import Append, Flow, Source
+from microbatch.runner import servers
 from microbatch.runner.accept import starting_version
 from microbatch.sink.tables import Table
 from microbatch.sources import Files, Stream, TableInput
@@ -24,6 +25,11 @@ class Reader:
     source: Source
     checkpoint: Path
     accept_files: bool
+    told: Callable[[str], None]
+
+    def connection(self, conf: SourceConf) -> Connection:
+        """The connection that the source's conf names; an empty one where it names none."""
+        return self.suite.environment.connections.get(getattr(conf, "connection", None) or "", Connection())
 
 
 def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
@@ -31,12 +37,22 @@ def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
     return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
 
 
-def input_of(suite: Suite, job: LoadedJob, flow: Flow, accept_files: bool = False) -> Files | TableInput | Stream:
-    """What the flow reads, as a thing that can be asked what is pending and be streamed."""
+def input_of(
+    suite: Suite,
+    job: LoadedJob,
+    flow: Flow,
+    accept_files: bool = False,
+    told: Callable[[str], None] = lambda line: None,
+) -> Files | TableInput | Stream:
+    """What the flow reads, as a thing that can be asked what is pending and be streamed.
+
+    Args:
+        told: is given a line before each wait of a source that is tried again.
+    """
     checkpoint = checkpoint_of(suite, job, flow)
     if isinstance(flow.reads, Source):
         conf = job.conf.sources[flow.reads.name]
-        return MAKERS[conf.kind](Reader(suite, job, flow, flow.reads, checkpoint, accept_files), conf)
+        return MAKERS[conf.kind](Reader(suite, job, flow, flow.reads, checkpoint, accept_files, told), conf)
     changes = not isinstance(suite.writer_of(flow.reads)[1].writes, Append)
     table = Table(suite.environment.storage["warehouse"], flow.reads)
     begins = starting_version(checkpoint)
@@ -58,4 +74,4 @@ def _files(reader: Reader, conf: SourceConf) -> Files:
     return Files(source.name, flow, source.schema, conf, reader.checkpoint, reader.accept_files)
 
 
-MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {"files": _files}
+MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {"files": _files, "rest": servers.rest}

@@ -174,7 +174,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
     warehouse = this.suite.environment.storage["warehouse"]
     if this.accept == "checkpoint":
         start_anew(checkpoint, this.run_id)
-    input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files")
+    input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files", told=this.says)
     standing = shake(warehouse, checkpoint, job, flow, reads)
     input_.fetch()
     pending = input_.pending()

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from microbatch.config.kinds.files import FilesConf
+from microbatch.config.kinds.rest import RestConf
 from microbatch.config.kinds.source import SourceConf
 
-KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf}
+KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf, "rest": RestConf}
 
-__all__ = ["KINDS", "FilesConf", "SourceConf"]
+__all__ = ["KINDS", "FilesConf", "RestConf", "SourceConf"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import PydanticCustomError
 
 from microbatch.config.values import Boolean, Strict, Text, Words
+
+if TYPE_CHECKING:
+    from microbatch.config.connection import Connection
 
 
 class SourceConf(Strict):
@@ -34,6 +37,10 @@ class SourceConf(Strict):
     def identity(self) -> dict[str, Any]:
         """What a checkpoint's offsets are offsets of, as JSON holds it: when it changes, they mean nothing any more."""
         raise NotImplementedError(self.kind)
+
+    def lacks(self, connection: Connection | None) -> str | None:
+        """What the source needs of its connection and does not find there, in a sentence; None where nothing is missing."""
+        return None
 
     def adds(self) -> tuple[str, ...]:
         """The columns that a flow sees besides those of the source's schema, as DDL, in their order."""
