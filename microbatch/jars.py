@@ -12,18 +12,25 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, copytree
 
 from microbatch.errors import MicrobatchError, TransientError
 
 DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # 4.2.0 is not to be had everywhere; 4.1.1 reads and writes Avro, files and payloads, on Spark 4.2.0
 AVRO = "org.apache.spark:spark-avro_2.13:4.1.1"
+KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 # Of the jars that a package draws in, these do the work. The others serve Unity Catalog and Delta's kernel reader,
 # which nothing here asks for, or come with pyspark in newer versions that must not be shadowed.
 KEPT = {
     DELTA: ("delta-spark_4.2_2.13-4.4.0.jar", "delta-storage-4.4.0.jar"),
     AVRO: ("spark-avro_2.13-4.1.1.jar",),
+    KAFKA: (
+        "spark-sql-kafka-0-10_2.13-4.2.0.jar",
+        "spark-token-provider-kafka-0-10_2.13-4.2.0.jar",
+        "kafka-clients-3.9.2.jar",
+        "commons-pool2-2.13.1.jar",
+    ),
 }
 
 ATTEMPTS = 3  # a first fetch through a slow mirror times out now and then
@@ -42,27 +49,44 @@ class JarsUnavailable(TransientError):
 
 
 def missing(folder: Path) -> bool:
-    """Whether `folder` lacks a jar without which no job runs: Delta's. Avro's is wanted only where Avro is read."""
+    """Whether `folder` lacks a jar without which no job runs: Delta's. The others are wanted only where they are used."""
     return not _there(DELTA, folder)
 
 
 def fetch(into: Path) -> None:
-    """Bring Delta's jars, and Avro's where they can be had, into the flat folder `into`; what is there is not fetched.
+    """Bring Delta's jars, and Avro's and Kafka's where they can be had, into the flat folder `into`; what is there is not
+    fetched.
 
     Guarantee:
         A jar that lies in `into` under its own name is whole (it is copied beside and then renamed), and no other
         version of it is left there: two on one class path would be a matter of luck.
 
     Raises:
-        JarsUnavailable: Delta's jars could not be fetched. Avro's alone are missed with a warning.
+        JarsUnavailable: Delta's jars could not be fetched. The others are missed with a warning.
         MicrobatchError: pyspark is not installed here, or Java is missing.
     """
     into.mkdir(parents=True, exist_ok=True)
     _resolve(DELTA, into)
-    try:
-        _resolve(AVRO, into)
-    except JarsUnavailable as error:
-        _say(f"warning: {error}; all but format avro works without it")
+    for package, what in ((AVRO, "format avro"), (KAFKA, "sources of kind kafka")):
+        try:
+            _resolve(package, into)
+        except JarsUnavailable as error:
+            _say(f"warning: {error}; all but {what} works without it")
+
+
+def resolve(package: str, into: Path) -> None:
+    """Bring a package and all that it draws in into a folder of its own, under the resolver's names.
+
+    Raises:
+        JarsUnavailable: it could not be fetched.
+    """
+    cause = ""
+    for _ in range(ATTEMPTS):
+        with tempfile.TemporaryDirectory(prefix="microbatch-jars-") as cache:
+            if not (cause := _run_resolver(package, Path(cache))):
+                copytree(Path(cache, "jars"), into, dirs_exist_ok=True)
+                return
+    raise JarsUnavailable(package, cause)
 
 
 def _there(package: str, folder: Path) -> bool:

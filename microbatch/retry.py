@@ -38,6 +38,7 @@ CHANGED = (
     "DELTA_LOG_FILE_NOT_FOUND",
     "DELTA_SCHEMA_CHANGED",
 )
+LOST = ("KAFKA_DATA_LOSS", "OffsetOutOfRangeException")
 NO_ROOM = ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded")
 PASSING = (
     "DELTA_CONCURRENT",
@@ -47,6 +48,8 @@ PASSING = (
     "SocketTimeoutException",
     "Could not find block",
     "CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND",
+    "org.apache.kafka.common.errors.TimeoutException",
+    "org.apache.kafka.common.errors.DisconnectException",
     "Lost executor",
     "ExecutorLostFailure",
 )
@@ -70,6 +73,10 @@ def classify(cause: BaseException, flow: str, batch_id: int | None) -> BaseExcep
         return StateChanged(
             flow, line(text), "the table it reads was changed from outside; read it anew with `--accept checkpoint`"
         )
+    if any(mark in text for mark in LOST):
+        return StateChanged(
+            flow, line(text), "messages are gone before they were read; start anew with `--accept checkpoint`"
+        )
     if any(mark in text for mark in NO_ROOM):
         return WarehouseUnavailable("the warehouse or the checkpoints cannot be written", line(text))
     if any(mark in text for mark in PASSING):
@@ -81,7 +88,7 @@ def line(text: str) -> str:
     """The line of a long Java message that says what is wrong."""
     empty = ("at ", "==", "An error occurred while calling")
     lines = [each.strip(" :\t") for each in text.splitlines() if each.strip() and not each.strip().startswith(empty)]
-    told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *NO_ROOM, *PASSING))]
+    told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *LOST, *NO_ROOM, *PASSING))]
     return shortened((told or lines or ["no message"])[0], 400)
 
 

@@ -30,7 +30,7 @@ CORRECT = {
     # The pinned batch is the source of the MERGE: Delta would make a second copy of it.
     "spark.databricks.delta.merge.materializeSource": "none",
     # Secrets are redacted by value too; these keys are the ones Spark itself prints.
-    "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|uri|dsn|webhook|authorization|apikey",
+    "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|uri|dsn|webhook|authorization|apikey|jaas|keystore",
     # Each Column would record a Python stack trace: 2 ms a column for nobody.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     # A stream reader of an upserted table must never be left half-read by a change of Spark's defaults.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from microbatch.config import LoadedJob, Suite
-from microbatch.job import Append, Flow, Upsert
+from microbatch.job import Append, Flow, Source, Upsert
 from microbatch.runner.accept import query_id, starting_version
 from microbatch.runner.cut import known_ids
 from microbatch.runner.inputs import input_of
@@ -130,7 +131,8 @@ def _target(
 
 
 def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
-    """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in."""
+    """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in; of
+    any other source, all between the offsets of its first and its last batch."""
     source = input_of(suite, job, flow)
     ids = known_ids(source.checkpoint, query_id(source.checkpoint))
     mine = [each for each in ledger if each["query_id"] in ids]
@@ -138,7 +140,12 @@ def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]
         recorded = Record(source.checkpoint).batches()
         yield Equation(flow.name, "batches in the ledger", len(mine), "batches of files recorded", recorded)
         return
-    writer_job, writer = suite.writer_of(str(flow.reads))
+    if isinstance(flow.reads, Source):
+        mine.sort(key=lambda each: each["batch_id"])
+        joined = sum(each["source_start"] == before["source_end"] for before, each in pairwise(mine)) + bool(mine)
+        yield Equation(flow.name, "batches in the ledger", len(mine), "that begin where the one before ended", joined)
+        return
+    writer_job, writer = suite.writer_of(flow.reads)
     offset = last_offset(source.checkpoint)
     if flow.recompute_by or not isinstance(writer.writes, Append | Upsert) or offset is None:
         return

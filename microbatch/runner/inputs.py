@@ -74,4 +74,8 @@ def _files(reader: Reader, conf: SourceConf) -> Files:
     return Files(source.name, flow, source.schema, conf, reader.checkpoint, reader.accept_files)
 
 
-MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {"files": _files, "rest": servers.rest}
+MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {
+    "files": _files,
+    "kafka": servers.kafka,
+    "rest": servers.rest,
+}

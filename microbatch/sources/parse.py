@@ -119,7 +119,7 @@ def json_documents(files: DataFrame) -> DataFrame:
     whole = F.col("_list._corrupt").isNull() & (F.size("_list._") == 1) & F.col("_list._end")
     elements = F.get("_list._", F.lit(0))
     numbers = F.expr("CAST(try_parse_json(value) AS ARRAY<VARIANT>)")
-    one = F.when(F.size(numbers) == F.size(elements), F.zip_with(elements, numbers, _exact)).otherwise(elements)
+    one = F.when(F.size(numbers) == F.size(elements), F.zip_with(elements, numbers, exact_text)).otherwise(elements)
     nulls = F.transform(one, lambda element: F.coalesce(element, F.lit("null")))
     is_list = F.col("value").rlike(r"^\s*\[") & F.coalesce(whole & elements.isNotNull(), F.lit(False))
     return found.withColumn("value", F.explode(F.when(is_list, nulls).otherwise(F.array("value")))).drop("_list")
@@ -193,8 +193,8 @@ def _as_told(schema: StructType, text: Mapping[str, Column], options: Mapping[st
     return {name: F.from_json(one, times, told)[name] for name in times.fieldNames()} if len(times) else {}
 
 
-def _exact(element: Column, number: Column) -> Column:
-    """The text of an element of a list, or that of its exact parse, where the two are not the same value."""
+def exact_text(element: Column, number: Column) -> Column:
+    """The text of a part of a document, or that of its exact parse (a variant), where the two are not the same value."""
     again = F.to_json(number)
     return F.when(F.to_json(F.try_parse_json(element)).eqNullSafe(again), element).otherwise(again)
 

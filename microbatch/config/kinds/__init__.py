@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from microbatch.config.kinds.files import FilesConf
+from microbatch.config.kinds.kafka import KafkaConf
 from microbatch.config.kinds.rest import RestConf
 from microbatch.config.kinds.source import SourceConf
 
-KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf, "rest": RestConf}
+KINDS: Mapping[str, type[SourceConf]] = {"files": FilesConf, "kafka": KafkaConf, "rest": RestConf}
 
-__all__ = ["KINDS", "FilesConf", "RestConf", "SourceConf"]
+__all__ = ["KINDS", "FilesConf", "KafkaConf", "RestConf", "SourceConf"]

@@ -181,14 +181,13 @@ def test_a_run_with_nothing_new_starts_no_spark_and_is_done_in_a_moment(bank: Be
     bank.storage = {name: str(bank.root / "data" / name) for name in bank.storage}
     code = (
         "import sys, time; began = time.monotonic(); from microbatch.cli import group\n"
-        "try: group(['run', 'rates'])\n"
+        "try: group(['run', 'rates', '--suite', sys.argv[1]])\n"
         "except SystemExit as ended: assert not ended.code, ended.code\n"
         "assert 'pyspark' not in sys.modules and 'great_expectations' not in sys.modules\n"
         "print(time.monotonic() - began)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=bank.root, capture_output=True, text=True, timeout=60, env=None
-    )
+    words = [sys.executable, "-c", code, str(bank.root)]
+    done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(api.asked) == 1
     assert float(done.stdout.splitlines()[-1]) < 5  # a second on a machine that does nothing else

@@ -1,0 +1,1 @@
+"""Real servers for tests and for `make shop`: no root, no Docker."""
