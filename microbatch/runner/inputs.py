@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from microbatch.config import Connection, FilesConf, LoadedJob, SourceConf, Suite
+from microbatch.config.kinds import DeltaConf
+from microbatch.errors import ConfigError, Problem
 from microbatch.job import Append, Flow, Source
 from microbatch.runner import servers
 from microbatch.runner.accept import starting_version
 from microbatch.sink.tables import Table
 from microbatch.sources import Files, Stream, TableInput
+from microbatch.sources.external import Delta, Elsewhere
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,30 @@ def _files(reader: Reader, conf: SourceConf) -> Files:
     return Files(source.name, flow, source.schema, conf, reader.checkpoint, reader.accept_files)
 
 
+def _delta(reader: Reader, conf: SourceConf) -> TableInput:
+    assert isinstance(conf, DeltaConf)
+    warehouse, suite = reader.suite.environment.storage["warehouse"], reader.suite
+    own = [flow.name for job in suite.jobs.values() for flow in job.flows if flow.writes.table == conf.table]
+    if own:
+        what = f"flow {own[0]} of this suite writes {conf.table}; read it by its name: reads={conf.table!r}"
+        raise ConfigError(Problem(f"jobs/{reader.job.name}.py flow {reader.flow.name}", what))
+    place = conf.path or Table(warehouse, conf.table or "").path
+    return Delta(
+        Elsewhere(place, conf.table or place),
+        reader.checkpoint,
+        changes=False,
+        starting_version=conf.starting_version,
+        source=reader.source.name,
+        flow=reader.flow.name,
+        schema=reader.source.schema,
+        metadata=conf.metadata,
+        unknown_fields=conf.unknown_fields,
+        max_files=conf.max_files_per_batch,
+    )
+
+
 MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {
+    "delta": _delta,
     "files": _files,
     "kafka": servers.kafka,
     "rest": servers.rest,
