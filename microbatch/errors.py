@@ -7,10 +7,14 @@ them are raised on an executor and must survive pickling.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 
 class MicrobatchError(Exception):
@@ -166,6 +170,47 @@ class BatchFailed(MicrobatchError):
     def __str__(self) -> str:
         where = "before a batch" if self.batch_id is None else f"at batch {self.batch_id}"
         return f"flow {self.flow} stopped {where}: {self.cause}; run again with --debug to see where"
+
+
+_CARRIED = re.compile(r"<microbatch ([A-Za-z0-9+/=]+)>")
+
+
+def carried(error: MicrobatchError) -> str:
+    """An error as a word that survives Spark, which hands down the text of what a worker raised and nothing else.
+
+    The word hides a secret from whoever looks for it by value: the error must hold none.
+    """
+    record = [type(error).__name__, [_plain(each) for each in error.args]]
+    return f"<microbatch {base64.b64encode(json.dumps(record).encode()).decode()}>"
+
+
+def uncarried(text: str) -> MicrobatchError | None:
+    """The error that a text carries, as it was raised; None where it carries none."""
+    found = _CARRIED.search(text)
+    if found is None:
+        return None
+    try:
+        name, arguments = json.loads(base64.b64decode(found[1]))
+    except (binascii.Error, ValueError):
+        return None
+    kinds, waiting = {}, [MicrobatchError]
+    while waiting:
+        kind = waiting.pop()
+        kinds[kind.__name__] = kind
+        waiting += kind.__subclasses__()
+    return kinds[name](*[_of_plain(each) for each in arguments]) if name in kinds else None
+
+
+def _plain(argument: object) -> Any:
+    if isinstance(argument, Problem):
+        return {"where": argument.where, "what": argument.what}
+    return list(argument) if isinstance(argument, tuple) else argument
+
+
+def _of_plain(argument: Any) -> Any:
+    if isinstance(argument, dict):
+        return Problem(**argument)
+    return tuple(argument) if isinstance(argument, list) else argument
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from microbatch.errors import (
     TransientError,
     WarehouseUnavailable,
     shortened,
+    uncarried,
 )
 
 Result = TypeVar("Result")
@@ -67,6 +68,8 @@ def classify(cause: BaseException, flow: str, batch_id: int | None) -> BaseExcep
         if not isinstance(cause, OSError)
         else f"{cause.strerror}: {cause.filename}"
     )
+    if ours := uncarried(text):
+        return ours
     if any(mark in text for mark in HELD):
         return JobHeld(flow, "its checkpoint or table was written by another run meanwhile")
     if any(mark in text for mark in CHANGED):

@@ -1,7 +1,7 @@
 """A suite's conf, jobs and expectations, read and checked before Spark is started."""
 
 from microbatch.config.connection import Auth, Connection
-from microbatch.config.kinds import KINDS, FilesConf, SourceConf
+from microbatch.config.kinds import KINDS, FilesConf, PostgresConf, SourceConf
 from microbatch.config.loader import load
 from microbatch.config.models import Alert, Channel, Condition, Environment, JobConf, Retry, Schedule
 from microbatch.config.suite import LoadedJob, Suite
@@ -17,6 +17,7 @@ __all__ = [
     "FilesConf",
     "JobConf",
     "LoadedJob",
+    "PostgresConf",
     "Retry",
     "Schedule",
     "SourceConf",

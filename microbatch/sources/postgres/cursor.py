@@ -1,0 +1,342 @@
+"""A table of PostgreSQL by a cursor: the rows whose cursor grew, again and again.
+
+Guarantee:
+    At least once: each row that is there when a run begins and is not changed meanwhile is read, however long the
+    transaction that wrote it was open (see `horizon`). Of a row that changed between two runs only its newest version is seen,
+    and a delete is not seen at all: mode changes sees both. A batch that is read again may lack rows that changed since:
+    they come in a later one.
+What the server must allow:
+    SELECT on the table, and for a timestamptz cursor `pg_read_all_stats`, to see when the transactions of others began. Without
+    it a run goes up to what an earlier run saw, or waits two seconds for those that are open.
+What it costs the server:
+    An index on (cursor, key) makes each question cheap: how far a run goes, where a batch ends, its rows. Without one each is
+    a scan of the table. `fetchers` connections read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.sources.postgres import catalog, rows
+from microbatch.sources.postgres.catalog import Column, Relation
+from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
+from microbatch.sources.postgres.horizon import Ceilings, Horizon, blind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+Offset = dict[str, Any]
+CURSORS = (*catalog.WHOLE, "numeric", "timestamp", "timestamptz", "uuid", *catalog.WORDS)
+ENDLESS = {"timestamp": ("infinity", "-infinity"), "numeric": ("NaN", "infinity", "-infinity")}
+SAMPLED = 20_000  # rows of which the borders between fetchers are taken
+
+
+class CursorConf(Protocol):
+    """What conf says of a table that is read by a cursor."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def cursor(self) -> str | None: ...
+    @property
+    def key(self) -> tuple[str, ...]: ...
+    @property
+    def max_rows_per_batch(self) -> int | None: ...
+    @property
+    def fetchers(self) -> int: ...
+    @property
+    def settle_s(self) -> float: ...
+    @property
+    def metadata(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class CursorReading:
+    """The rows between two offsets. An offset is a cursor value, and where that value is split the key of its last row.
+
+    Attributes:
+        key: columns that are never null; empty: a value is never split between two batches.
+        until: the largest value this query goes up to; None: nothing is there.
+    """
+
+    server: Server
+    relation: Relation
+    names: tuple[str, ...]
+    cursor: Column
+    key: tuple[str, ...]
+    until: str | None
+    max_rows: int | None
+    fetchers: int
+    system_identifier: str
+
+    def first(self) -> Offset:
+        return self._offset(None, None)
+
+    def end(self, start: Offset, max_rows: int | None) -> Offset:
+        with self.server.session() as session:
+            return self.end_by(session, start, max_rows)
+
+    def end_by(self, session: Session, start: Offset, max_rows: int | None) -> Offset:
+        """See `Reading.end`."""
+        if self.until is None:
+            return start
+        whole = self._offset(self.until, None)
+        within = self.between(start, whole)
+        if max_rows is not None:
+            # Without the t a name would be that of the text beside it, and texts have an order of their own.
+            order = ", ".join(quoted("t", name) for name in (self.cursor.name, *self.key))
+            chosen = ", ".join(f"{quoted(name)}::text" for name in (self.cursor.name, *self.key))
+            found = session.row(
+                f"SELECT {chosen} FROM {self.relation.sql} t WHERE {within} ORDER BY {order} LIMIT 1 OFFSET {max_rows - 1}"
+            )
+            if found is not None:
+                return self._offset(found[0], list(found[1:]) or None)
+        some = session.value(f"SELECT EXISTS (SELECT FROM {self.relation.sql} WHERE {within})")
+        return whole if some else start
+
+    def parts(self, start: Offset, end: Offset) -> list[str]:
+        """Conditions, one a fetcher: ranges of the cursor that together are the batch."""
+        if start == end:
+            return []
+        within = self.between(start, end)
+        borders = self._borders(within) if self.fetchers > 1 else []
+        cursor, edges = quoted(self.cursor.name), [self._typed(each) for each in borders]
+        ranges = [
+            " AND ".join(
+                [*([f"{cursor} > {low}"] if low else []), *([f"{cursor} <= {high}"] if high else [])] or ["true"]
+            )
+            for low, high in zip([None, *edges], [*edges, None], strict=True)
+        ]
+        return [f"{within} AND {each}" for each in ranges]
+
+    def blocks(self, part: str, schema: StructType) -> Iterator[pa.RecordBatch]:
+        from microbatch.sources.postgres.values import converted
+
+        chosen = ", ".join(f"{quoted(name)}::text" for name in (*self.names, self.cursor.name))
+        for block in self.server.batches(f"SELECT {chosen} FROM {self.relation.sql} t WHERE {part}"):
+            yield converted(block.columns[:-1], schema, [block.columns[-1]])
+
+    def done(self, end: Offset) -> None:
+        """The server keeps nothing for this reader."""
+
+    def between(self, start: Offset, end: Offset) -> str:
+        """SQL that is true for the rows after the one offset, up to and with the other."""
+        return f"{self._side(start, '>')} AND {self._side(end, '<=')}"
+
+    def _side(self, offset: Offset, operator: str) -> str:
+        if offset["cursor"] is None:
+            return "true"
+        value = self._typed(offset["cursor"])
+        if offset["key"] is None:
+            return f"{quoted(self.cursor.name)} {operator} {value}"
+        left = ", ".join(quoted(name) for name in (self.cursor.name, *self.key))
+        right = ", ".join(
+            [value, *[literal(text) for text in offset["key"]]]
+        )  # a constant takes the type of what it is compared with
+        return f"({left}) {operator} ({right})"
+
+    def _borders(self, within: str) -> list[str]:
+        """Values that part a large batch into pieces of about one size; none for a small one, or where nobody knows."""
+        if self.relation.kind not in ("r", "p", "m"):
+            return []
+        percent = min(100.0, 100.0 * SAMPLED / self.relation.rows) if self.relation.rows > 0 else 100.0
+        shares = ", ".join(str(number / self.fetchers) for number in range(1, self.fetchers))
+        cursor = quoted(self.cursor.name)
+        statement = (
+            f"SELECT DISTINCT b FROM unnest((SELECT percentile_disc(ARRAY[{shares}]) WITHIN GROUP (ORDER BY {cursor}) "
+            f"FROM {self.relation.sql} TABLESAMPLE SYSTEM ({percent:.6f}) WHERE {within})) b ORDER BY b"
+        )
+        with self.server.session() as session:
+            return [str(each) for (each,) in session.rows(f"SELECT b::text FROM ({statement}) x") if each is not None]
+
+    def _typed(self, value: str) -> str:
+        return f"{literal(value)}::{self.cursor.type}"
+
+    def _offset(self, cursor: str | None, key: list[str] | None) -> Offset:
+        return {"cursor": cursor, "key": key, "system_identifier": self.system_identifier}
+
+
+@dataclass(frozen=True)
+class CursorInput:
+    """A table that is read by a cursor, as one flow reads it."""
+
+    unit: ClassVar[str] = "row"
+
+    server: Server
+    schema: str
+    conf: CursorConf
+    checkpoint: Path
+
+    def fetch(self) -> None:
+        """Write down how far a later run may go, where the server's own records do not tell; see `horizon`."""
+        with self.server.session() as session:
+            self._reading(session, keep=True)
+
+    def pending(self) -> int:
+        """Rows that no batch has taken in yet and that no open transaction can come before; counted up to 100,000.
+
+        Raises:
+            SourceUnavailable: the server did not answer.
+            StateChanged: it is another server, or the table was set back.
+            ConfigError: it refuses the role, or has no such table or column.
+        """
+        with self.server.session() as session:
+            reading = self._reading(session)
+            if reading.until is None:
+                return 0
+            start = rows.offset_of(self.checkpoint) or reading.first()
+            within = reading.between(start, {"cursor": reading.until, "key": None})
+            some = f"SELECT FROM {reading.relation.sql} WHERE {within} LIMIT {rows.MOST_COUNTED}"
+            return int(session.value(f"SELECT count(*) FROM ({some}) x"))
+
+    def stream(self, spark: SparkSession) -> DataFrame:
+        """Rows up to what is there now: the schema's columns as `values` makes them, and the cursor as text."""
+        from microbatch.sources.postgres import datasource
+
+        with self.server.session() as session:
+            reading = self._reading(session)
+        catalog.refuse_unfit(self.server, reading.relation, self._declared(spark))
+        name = f"postgres_{self.server.flow}_{self.server.source}"
+        return datasource.stream(spark, name, reading, self._of_blocks(spark))
+
+    def rows(self, batch: DataFrame) -> DataFrame:
+        """See `Stream`."""
+        from pyspark.sql import functions as F
+
+        declared = self._declared(batch.sparkSession)
+        added = {"_table": F.lit(self.conf.table)} if self.conf.metadata else {}
+        return rows.shaped(batch, declared, added, F.col("_cursor").try_cast("timestamp"))
+
+    def sample(self, spark: SparkSession, most: int) -> DataFrame:
+        """See `Stream`: the rows that come next, else the newest."""
+        import pyarrow as pa
+
+        schema = self._of_blocks(spark)
+        with self.server.session() as session:
+            reading = self._reading(session)
+        catalog.refuse_unfit(self.server, reading.relation, self._declared(spark))
+        start = rows.offset_of(self.checkpoint) or reading.first()
+        cursor = quoted("t", reading.cursor.name)
+        after = reading.between(start, {"cursor": None})
+        blocks: list[pa.RecordBatch] = []
+        for condition in (f"{after} ORDER BY {cursor} LIMIT {most}", f"true ORDER BY {cursor} DESC LIMIT {most}"):
+            blocks = blocks or list(reading.blocks(condition, schema))
+        table = pa.Table.from_batches(blocks) if blocks else None
+        frame = spark.createDataFrame([], schema) if table is None else spark.createDataFrame(table, schema)
+        return self.rows(frame)
+
+    def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
+        """See `Input`."""
+        return rows.of_letters(texts, self._declared(texts.sparkSession), shape)
+
+    def notes(self) -> list[str]:
+        """What somebody should know before a run."""
+        with self.server.session() as session:
+            relation, cursor = self._relation(session)
+            told = []
+            if blind(session):
+                told.append(
+                    f"the role of connection {self.server.connection} cannot see when the transactions of others began, so "
+                    "a run goes no further than an earlier one saw, or waits for those that are open; "
+                    "GRANT pg_read_all_stats TO it"
+                )
+            elif cursor.type != "timestamptz":
+                told.append(
+                    f"cursor {cursor.name} is {cursor.shown}: while a transaction that writes is open, a run goes no further "
+                    "than an earlier one saw; a timestamptz that defaults to now() waits for nobody"
+                )
+            if not session.value(_INDEXED, relation.oid, cursor.name) and relation.kind in ("r", "p", "m"):
+                columns = ", ".join(quoted(name) for name in (cursor.name, *self.conf.key))
+                told.append(
+                    f"no index of {relation.shown} begins with {cursor.name}, so each batch reads the whole table: "
+                    f"CREATE INDEX ON {relation.sql} ({columns})"
+                )
+            return told
+
+    def _reading(self, session: Session, keep: bool = False) -> CursorReading:
+        """What a query that begins now would read."""
+        identifier = catalog.system_identifier(session)
+        offset = rows.offset_of(self.checkpoint)
+        rows.refuse_other_server(self.server, offset, identifier)
+        relation, cursor = self._relation(session)
+        reading = CursorReading(
+            server=self.server,
+            relation=relation,
+            names=tuple(catalog.names_of(self.schema)),
+            cursor=cursor,
+            key=self.conf.key,
+            until=None,
+            max_rows=self.conf.max_rows_per_batch,
+            fetchers=self.conf.fetchers,
+            system_identifier=identifier,
+        )
+        self._refuse_values(session, relation, cursor)
+        self._refuse_set_back(session, reading, offset)
+        horizon = Horizon(relation, cursor, self.conf.settle_s, Ceilings(self.checkpoint))
+        return replace(reading, until=horizon.safe(session, keep))
+
+    def _relation(self, session: Session) -> tuple[Relation, Column]:
+        relation = catalog.relation(session, self.server, self.conf.table)
+        catalog.refuse_missing(self.server, relation, [str(self.conf.cursor)], "cursor")
+        catalog.refuse_missing(self.server, relation, self.conf.key, "key")
+        catalog.refuse_missing(self.server, relation, catalog.names_of(self.schema), "the schema")
+        cursor = relation.columns[str(self.conf.cursor)]
+        where = f"source {self.server.source}"
+        if cursor.type not in CURSORS:
+            what = (
+                f"cursor {cursor.name} is {cursor.shown}, which does not grow with every change; choose a timestamptz"
+            )
+            raise ConfigError(Problem(where, what))
+        loose = [name for name in self.conf.key if not relation.columns[name].not_null]
+        if loose and relation.kind in ("r", "p"):
+            what = f"key {', '.join(loose)} may be null, and such rows would be lost where a batch ends; choose NOT NULL columns"
+            raise ConfigError(Problem(where, what))
+        return relation, cursor
+
+    def _refuse_values(self, session: Session, relation: Relation, cursor: Column) -> None:
+        """Rows that a reader by this cursor would never see."""
+        name = quoted(cursor.name)
+        odd = [] if cursor.not_null else [(f"{name} IS NULL", "null")]
+        values: Sequence[str] = ENDLESS.get(cursor.type.removesuffix("tz"), ())
+        odd += [(f"{name} = {literal(value)}", value) for value in values]
+        for condition, shown in odd:
+            if session.value(f"SELECT EXISTS (SELECT FROM {relation.sql} WHERE {condition})"):
+                what = f"source {self.server.source}: {relation.shown} has rows whose {cursor.name} is {shown}: they would never be read"
+                remedy = "give them a value that grows with each change, or read the table with mode: changes"
+                raise StateChanged(self.server.flow, what, remedy)
+
+    def _refuse_set_back(self, session: Session, reading: CursorReading, offset: Offset | None) -> None:
+        if offset is None or offset["cursor"] is None:
+            return
+        name, before = quoted(reading.cursor.name), f"{literal(offset['cursor'])}::{reading.cursor.type}"
+        found = session.row(f"SELECT max({name}) < {before}, max({name})::text FROM {reading.relation.sql}")
+        if found and found[0]:
+            what = (
+                f"source {self.server.source}: the largest {reading.cursor.name} of {reading.relation.shown} is {found[1]}, "
+                f"and {offset['cursor']} was read already: the table was restored from a backup, or its newest rows deleted"
+            )
+            raise StateChanged(self.server.flow, what, START_ANEW)
+
+    def _declared(self, spark: SparkSession) -> StructType:
+        return spark.createDataFrame([], self.schema).schema
+
+    def _of_blocks(self, spark: SparkSession) -> StructType:
+        """What the blocks hold: the schema's columns, the cursor as text, what did not fit."""
+        from pyspark.sql.types import StringType, StructField, StructType
+
+        from microbatch.sources.postgres.values import UNPARSED
+
+        return StructType([*self._declared(spark), StructField("_cursor", StringType()), *UNPARSED])
+
+
+_INDEXED = """
+SELECT EXISTS (
+  SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+  WHERE i.indrelid = %s AND a.attname = %s AND i.indpred IS NULL)
+"""
