@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +101,29 @@ def _delta(reader: Reader, conf: SourceConf) -> TableInput:
 
 
 def _postgres(reader: Reader, conf: SourceConf) -> Stream:
-    from microbatch.sources.postgres import CursorInput, Server  # 0.15 s that other suites do not pay
+    from microbatch.sources.postgres import (
+        ChangesInput,
+        CursorInput,
+        Server,
+        Slot,
+    )  # 0.15 s that other suites do not pay
 
     assert isinstance(conf, PostgresConf)
     connection = reader.suite.environment.connections[conf.connection]
     server = Server(reader.source.name, reader.flow.name, conf.connection, connection.uri or "", connection.options)
-    return CursorInput(server, reader.source.schema, conf, reader.checkpoint)
+    if conf.mode == "cursor":
+        return CursorInput(server, reader.source.schema, conf, reader.checkpoint)
+    named = f"microbatch_{reader.job.name}_{reader.source.name}"
+    of_source = [flow.name for flow in reader.job.flows if flow.reads == reader.source]
+    # A slot has one reader: the second flow that reads a source needs one of its own.
+    own = "" if of_source.index(reader.flow.name) == 0 else f"_{reader.flow.name}"
+    slot = Slot(server, _short((conf.slot or named) + own), _short(conf.publication or named))
+    return ChangesInput(server, reader.source.schema, conf, slot, reader.checkpoint)
+
+
+def _short(name: str) -> str:
+    """A name PostgreSQL takes whole: of one that is too long the end gives way to a digest of it."""
+    return name if len(name.encode()) <= 63 else f"{name[:54]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 MAKERS: Mapping[str, Callable[[Reader, Any], Files | TableInput | Stream]] = {

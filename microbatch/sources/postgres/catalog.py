@@ -151,6 +151,17 @@ def refuse_missing(server: Server, relation: Relation, names: Sequence[str], wha
         )
 
 
+def refuse_gone(server: Server, relation: Relation, names: Sequence[str]) -> None:
+    """Refuse to go on without columns that the schema names and that the table had.
+
+    Raises:
+        ConfigError: with a sentence for each.
+    """
+    if names:
+        what = f"column {', '.join(names)} of {relation.shown}, which the schema names, was dropped; take it out of the schema"
+        raise ConfigError(Problem(f"source {server.source}", what))
+
+
 def refuse_unfit(server: Server, relation: Relation, schema: StructType) -> None:
     """Refuse columns none of whose values would be one of the type that the schema says.
 

@@ -111,8 +111,11 @@ class Server:
                 connection.execute(_settings())
                 yield Session(connection)
 
-    def batches(self, select: str) -> Iterator[pa.RecordBatch]:
+    def batches(self, select: str, snapshot: str | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of a query in blocks of about 16 MB, while the server sends them.
+
+        Args:
+            snapshot: one that another session has exported, to see what that one sees.
 
         Raises:
             SourceUnavailable, ConfigError: as for `session`.
@@ -127,6 +130,9 @@ class Server:
         ):
             cursor.execute(_settings())
             cursor.fetchall()
+            if snapshot is not None:
+                cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             cursor.execute(select)
             yield from cursor.fetch_record_batch()
 

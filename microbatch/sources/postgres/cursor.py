@@ -307,7 +307,10 @@ class CursorInput:
         odd += [(f"{name} = {literal(value)}", value) for value in values]
         for condition, shown in odd:
             if session.value(f"SELECT EXISTS (SELECT FROM {relation.sql} WHERE {condition})"):
-                what = f"source {self.server.source}: {relation.shown} has rows whose {cursor.name} is {shown}: they would never be read"
+                what = (
+                    f"source {self.server.source}: {relation.shown} has rows whose {cursor.name} is {shown}: "
+                    "they would never be read"
+                )
                 remedy = "give them a value that grows with each change, or read the table with mode: changes"
                 raise StateChanged(self.server.flow, what, remedy)
 

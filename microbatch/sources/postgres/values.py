@@ -19,7 +19,7 @@ Source: PostgreSQL manual, "Data Types"; a type's text is that of its output fun
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -46,18 +46,25 @@ from pyspark.sql.types import (
 )
 
 UNPARSED = (StructField("_unparsed", StringType()), StructField("_problem", StringType()))
+HIDDEN = "_cursor"  # not a column of the source's: letters do without
 TRUE, FALSE = pa.array(["t", "true"]), pa.array(["f", "false"])
 ENDLESS = pa.array(["Infinity", "-Infinity"])
 MOST_DIGITS = pa.decimal128(38, 0)
 
 
-def converted(texts: Sequence[pa.Array], schema: StructType, more: Sequence[pa.Array] = ()) -> pa.RecordBatch:
+def converted(
+    texts: Sequence[pa.Array],
+    schema: StructType,
+    more: Sequence[pa.Array] = (),
+    problems: Mapping[int, str] | None = None,
+) -> pa.RecordBatch:
     """A block of rows.
 
     Args:
         texts: for each column that the table gives, its values as text, null for null.
         schema: the columns of `texts`, those of `more`, and `UNPARSED`.
         more: columns that need no conversion.
+        problems: rows that are known not to be whole, by position.
 
     Returns:
         Rows of `schema`. A row with a value that does not fit has null in that place, the whole row as JSON of text in
@@ -69,25 +76,30 @@ def converted(texts: Sequence[pa.Array], schema: StructType, more: Sequence[pa.A
         values, unfit = _column(text, field.dataType)
         made.append(values)
         misfits.append(unfit)
-    unparsed, problem = _told(texts, fields, misfits)
+    known = [schema[at] for at in range(len(texts), len(texts) + len(more))]
+    whole = {f.name: values for f, values in zip([*fields, *known], [*texts, *more], strict=True) if f.name != HIDDEN}
+    unparsed, problem = _told(whole, fields, misfits, problems or {})
     shape = to_arrow_schema(schema, timezone="UTC")
     return pa.RecordBatch.from_arrays([*made, *more, unparsed, problem], schema=shape)
 
 
 def _told(
-    texts: Sequence[pa.Array], fields: Sequence[StructField], misfits: Sequence[pa.Array | None]
+    whole: Mapping[str, pa.Array],
+    fields: Sequence[StructField],
+    misfits: Sequence[pa.Array | None],
+    problems: Mapping[int, str],
 ) -> tuple[pa.Array, pa.Array]:
-    rows = len(texts[0])
-    bad = [(field, unfit) for field, unfit in zip(fields, misfits, strict=True) if unfit is not None]
+    told = {at: [problem] for at, problem in problems.items()}
+    for field, unfit in zip(fields, misfits, strict=True):
+        for at in pc.indices_nonzero(unfit).to_pylist() if unfit is not None else ():
+            told.setdefault(at, []).append(f"{field.name} does not fit {field.dataType.simpleString()}")
+    rows = len(next(iter(whole.values())))
     unparsed: list[str | None] = [None] * rows
     problem: list[str | None] = [None] * rows
-    for field, unfit in bad:
-        for at in pc.indices_nonzero(unfit).to_pylist():
-            before = f"{problem[at]}; " if problem[at] else ""
-            problem[at] = f"{before}{field.name} does not fit {field.dataType.simpleString()}"
-            if unparsed[at] is None:
-                written = {f.name: text[at].as_py() for f, text in zip(fields, texts, strict=True)}
-                unparsed[at] = json.dumps(written, ensure_ascii=False)
+    for at, sentences in told.items():
+        problem[at] = "; ".join(sentences)
+        written = {name: values[at].as_py() for name, values in whole.items()}
+        unparsed[at] = json.dumps(written, ensure_ascii=False, default=str)
     return pa.array(unparsed, pa.string()), pa.array(problem, pa.string())
 
 

@@ -1,0 +1,438 @@
+"""A table of PostgreSQL by its changes: first the table as it is, then each insert, update and delete, in commit order.
+
+Guarantee:
+    Each committed change exactly once a checkpoint, whole transactions, the same changes for the same two offsets. The slot moves
+    on only behind what Spark has committed, so a batch can always be read again. Changes of one row come in the order of
+    `_lsn`, which is unique; rows of the first copy carry one position, before all changes that are not in the copy.
+    A change of the key is a delete and an insert. A TRUNCATE, a slot that was lost or made anew, a table made anew: an error.
+    A deleted row has its key, and the rest where the table's replica identity is FULL. A long value that an update left as it
+    was is sent with FULL, else looked for (see `unsent`); a row with one that cannot be known goes to quarantine.
+What the server must allow:
+    wal_level = logical; a role with REPLICATION, SELECT on the table and, to make the publication, its ownership. A replication
+    slot (max_replication_slots), no connection of the replication protocol.
+What it costs the server:
+    The log since the last committed batch is kept: a job that no longer runs needs its slot dropped, or max_slot_wal_keep_size.
+    Each run decodes what waits twice, once to count it and once to read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged
+from microbatch.sources.postgres import catalog, rows
+from microbatch.sources.postgres.catalog import Relation
+from microbatch.sources.postgres.connection import START_ANEW, Server, Session, quoted
+from microbatch.sources.postgres.copy import FILE_ROWS, Copy, Spool
+from microbatch.sources.postgres.pgoutput import UNSENT, Change, Truncated
+from microbatch.sources.postgres.slot import Slot, Waiting, decoder
+from microbatch.sources.postgres.unsent import filled
+from microbatch.sources.tables import numbered, offsets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+Offset = dict[str, Any]
+BLOCK_ROWS = 20_000  # changes that are made into one block of Arrow
+
+
+class ChangesConf(Protocol):
+    """What conf says of a table that is read by its changes."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def key(self) -> tuple[str, ...]: ...
+    @property
+    def max_rows_per_batch(self) -> int | None: ...
+    @property
+    def metadata(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class ChangesReading:
+    """The copy, then the changes, between two offsets: `copied` files of the copy, and a position of the log.
+
+    Attributes:
+        until: the position this query goes up to.
+        waiting: how many changes wait between the newest planned batch and `until`.
+    """
+
+    server: Server
+    slot: Slot
+    relation: Relation
+    names: tuple[str, ...]
+    key: tuple[str, ...]
+    copy: Copy
+    checkpoint: Path
+    until: int
+    waiting: int
+    max_rows: int | None
+
+    def first(self) -> Offset:
+        return {"copied": 0, "lsn": self.copy.start, "system_identifier": self.copy.system_identifier}
+
+    def end(self, start: Offset, max_rows: int | None) -> Offset:
+        release(self.server, self.slot, self.checkpoint)
+        copied = start["copied"]
+        if copied < len(self.copy.rows):
+            taken = self.copy.rows[copied]
+            copied += 1
+            while copied < len(self.copy.rows) and (max_rows is None or taken + self.copy.rows[copied] <= max_rows):
+                taken += self.copy.rows[copied]
+                copied += 1
+            return {**start, "copied": copied}
+        if not self.waiting or start["lsn"] >= self.until:
+            return start
+        if max_rows is None:
+            return {**start, "lsn": self.until}
+        with self.server.session() as session:
+            found = self.slot.waiting(
+                session, self.relation, start["lsn"], self.until, self.copy.holds, max_rows * 2 + 1_000
+            )
+        total, lsn = 0, self.until
+        for each in found:
+            total, lsn = total + each.changes, each.end
+            if total >= max_rows:
+                break
+        return {**start, "lsn": lsn}
+
+    def parts(self, start: Offset, end: Offset) -> list[tuple[str, int, int]]:
+        """`("copy", number, 0)` for each file, or `("changes", after, upto)`: a slot has one reader at a time."""
+        if end["copied"] > start["copied"]:
+            return [("copy", number, 0) for number in range(start["copied"], end["copied"])]
+        return [("changes", start["lsn"], end["lsn"])] if end["lsn"] > start["lsn"] else []
+
+    def blocks(self, part: tuple[str, int, int], schema: StructType) -> Iterator[pa.RecordBatch]:
+        what, first, last = part
+        yield from self._copied(first, schema) if what == "copy" else self._changed(first, last, schema)
+
+    def done(self, end: Offset) -> None:
+        release(self.server, self.slot, self.checkpoint)
+        if end["lsn"] > self.copy.start:
+            Spool(self.checkpoint).forget()
+
+    def _copied(self, number: int, schema: StructType) -> Iterator[pa.RecordBatch]:
+        from datetime import datetime
+
+        import pyarrow as pa
+
+        from microbatch.sources.postgres.values import converted
+
+        at = datetime.fromisoformat(self.copy.at if self.copy.at[-3] == ":" else f"{self.copy.at}:00")
+        for block in Spool(self.checkpoint).blocks(number):
+            op = pa.array(["insert"] * block.num_rows, pa.string())
+            lsn = pa.array([self.copy.lsn] * block.num_rows, pa.int64())
+            committed = pa.array([at] * block.num_rows, pa.timestamp("us", "UTC"))
+            yield converted(block.columns, schema, [op, lsn, committed])
+
+    def _changed(self, after: int, upto: int, schema: StructType) -> Iterator[pa.RecordBatch]:
+        taken: list[Change] = []
+        lacking = False
+        for change in self._decoded(after, upto):
+            # Whether a row was changed again is known once the transaction is whole.
+            if len(taken) >= BLOCK_ROWS and (not lacking or change.xid != taken[-1].xid):
+                yield self._block(taken, schema)
+                taken, lacking = [], False
+            taken.append(change)
+            lacking = lacking or UNSENT in change.values
+        if taken:
+            yield self._block(taken, schema)
+
+    def _decoded(self, after: int, upto: int) -> Iterator[Change]:
+        reader = decoder(self.relation, self.key, after, upto, self.copy.holds)
+        statement = f"SELECT (lsn - '0/0')::bigint, data FROM {self.slot.messages(upto)}"
+        messages = (
+            message
+            for block in self.server.batches(statement)
+            for message in zip(block.column(0).to_pylist(), block.column(1).to_pylist(), strict=True)
+        )
+        try:
+            yield from reader.changes(messages)
+        except Truncated:
+            what = (
+                f"source {self.server.source}: {self.relation.shown} was truncated, and nobody says which rows are gone"
+            )
+            raise StateChanged(self.server.flow, what, START_ANEW) from None
+
+    def _block(self, changes: list[Change], schema: StructType) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        from microbatch.sources.postgres.values import converted
+
+        missing = [name for name in self.names if name not in changes[-1].names]
+        catalog.refuse_gone(self.server, self.relation, missing)
+        key = self.key or self.relation.primary_key
+        changes, problems = filled(self.server, self.relation, key, self.names, changes)
+        texts = [pa.array(values, pa.string()) for values in _columns(changes, self.names)]
+        more = [
+            pa.array([change.op for change in changes], pa.string()),
+            pa.array([change.lsn for change in changes], pa.int64()),
+            pa.array([change.committed_us for change in changes], pa.timestamp("us", "UTC")),
+        ]
+        return converted(texts, schema, more, problems)
+
+
+class ChangesInput:
+    """A table that is read by its changes, as one flow reads it."""
+
+    unit: ClassVar[str] = "change"
+
+    def __init__(self, server: Server, schema: str, conf: ChangesConf, slot: Slot, checkpoint: Path) -> None:
+        self.server, self.schema, self.conf, self.slot, self.checkpoint = server, schema, conf, slot, checkpoint
+        self._seen: tuple[int, list[Waiting]] | None = None
+
+    def fetch(self) -> None:
+        """Publication, slot and first copy where they are missing; what is done with is given back to the server.
+
+        Raises:
+            SourceUnavailable, StateChanged, ConfigError: see `pending`.
+        """
+        with self.server.session() as session:
+            relation = self._relation(session)
+            offset = rows.offset_of(self.checkpoint)
+            if offset is None and self._copy(session, relation) is None:
+                self.slot.ensure_publication(session, relation)
+                self.slot.refuse_unfit(session, relation, self._names)
+                most = min(self.conf.max_rows_per_batch or FILE_ROWS, FILE_ROWS)
+                Spool(self.checkpoint).make(self.server, session, self.slot, relation, self._names, most)
+                return
+            release(self.server, self.slot, self.checkpoint)
+            until, waiting = self._waiting(session, relation, offset)
+            self._seen = until, waiting
+            done = offset is not None and numbered(self.checkpoint / "offsets") == numbered(self.checkpoint / "commits")
+            if done and not waiting and not self._uncopied(offset):
+                Skipped(self.checkpoint).write(until)  # before the slot moves: it must never be ahead of what is known
+                self.slot.release(session, until)
+
+    def pending(self) -> int:
+        """Rows of the first copy and changes that no batch has taken in yet; counted up to about 100,000.
+
+        Raises:
+            SourceUnavailable: the server did not answer, or another reader has the slot.
+            StateChanged: the slot or the table is not the one that was read; the copy is damaged.
+            ConfigError: the server refuses the role, has no such table or column, or cannot tell its changes.
+        """
+        with self.server.session() as session:
+            relation = self._relation(session)
+            offset = rows.offset_of(self.checkpoint)
+            copy = self._copy(session, relation)
+            if offset is None and copy is None:
+                self.slot.refuse_unfit(session, relation, self._names)
+                some = f"SELECT FROM {relation.sql} LIMIT {rows.MOST_COUNTED}"
+                return max(1, int(session.value(f"SELECT count(*) FROM ({some}) x")))  # a run makes the slot at least
+            self._seen = self._seen or self._waiting(session, relation, offset)
+            after = offset["lsn"] if offset else 0
+            return self._uncopied(offset) + sum(each.changes for each in self._seen[1] if each.commit >= after)
+
+    def stream(self, spark: SparkSession) -> DataFrame:
+        """The copy, then changes up to now: the schema's columns as `values` makes them, `_op`, `_lsn`, `_committed_at`."""
+        from microbatch.sources.postgres import datasource
+
+        with self.server.session() as session:
+            reading = self._reading(session)
+        catalog.refuse_unfit(self.server, reading.relation, self._declared(spark))
+        name = f"postgres_{self.server.flow}_{self.server.source}"
+        return datasource.stream(spark, name, reading, self._of_blocks(spark))
+
+    def rows(self, batch: DataFrame) -> DataFrame:
+        """See `Stream`."""
+        from pyspark.sql import functions as F
+
+        added = {"_table": F.lit(self.conf.table)} if self.conf.metadata else {}
+        return rows.shaped(batch, self._with_changes(batch.sparkSession), added, F.col("_committed_at"))
+
+    def sample(self, spark: SparkSession, most: int) -> DataFrame:
+        """See `Stream`: changes that wait, else rows of the table as a first copy has them. Nothing is made on the server."""
+        import pyarrow as pa
+
+        from microbatch.sources.postgres.values import converted
+
+        schema = self._of_blocks(spark)
+        blocks: list[pa.RecordBatch] = []
+        with self.server.session() as session:
+            relation = self._relation(session)
+            catalog.refuse_unfit(self.server, relation, self._declared(spark))
+            if rows.offset_of(self.checkpoint) is not None:
+                reading = self._reading(session)
+                start = rows.offset_of(self.checkpoint) or reading.first()
+                for part in reading.parts(start, reading.end(start, most)):
+                    blocks += reading.blocks(part, schema)
+        if not blocks:
+            chosen = ", ".join(f"{quoted(name)}::text" for name in self._names)
+            for block in self.server.batches(f"SELECT {chosen} FROM {relation.sql} t LIMIT {most}"):
+                op = pa.array(["insert"] * block.num_rows, pa.string())
+                nothing = [pa.nulls(block.num_rows, pa.int64()), pa.nulls(block.num_rows, pa.timestamp("us", "UTC"))]
+                blocks.append(converted(block.columns, schema, [op, *nothing]))
+        table = pa.Table.from_batches(blocks).slice(0, most) if blocks else None
+        frame = spark.createDataFrame([], schema) if table is None else spark.createDataFrame(table, schema)
+        return self.rows(frame)
+
+    def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
+        """See `Input`."""
+        return rows.of_letters(texts, self._with_changes(texts.sparkSession), shape)
+
+    def notes(self) -> list[str]:
+        """What somebody should know before a run."""
+        with self.server.session() as session:
+            relation = self._relation(session)
+            told = []
+            apart = [name for name in self._names if relation.columns[name].stored_apart]
+            if relation.identity != "f" and apart:
+                told.append(
+                    f"an update does not send a long {', '.join(apart)} that it leaves as it was; it is looked for on the "
+                    "server, and where the row has changed again meanwhile that version goes to quarantine; "
+                    f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL has it sent"
+                )
+            standing = self.slot.standing(session)
+            if standing is None:
+                told.append(
+                    f"a run makes replication slot {self.slot.name} on the server, and copies {relation.shown} first"
+                )
+            else:
+                told.append(
+                    f"the server keeps {standing.lag_bytes:,} bytes of log for replication slot {self.slot.name}"
+                )
+            return told
+
+    def lag_bytes(self) -> int | None:
+        """Log that the server keeps for this reader; None before there is a slot."""
+        with self.server.session() as session:
+            standing = self.slot.standing(session)
+            return None if standing is None else standing.lag_bytes
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(catalog.names_of(self.schema))
+
+    def _relation(self, session: Session) -> Relation:
+        relation = catalog.relation(session, self.server, self.conf.table)
+        catalog.refuse_missing(self.server, relation, self._names, "the schema")
+        catalog.refuse_missing(self.server, relation, self.conf.key, "key")
+        return relation
+
+    def _copy(self, session: Session, relation: Relation) -> Copy | None:
+        """The copy this checkpoint began with; None where it has to be made.
+
+        Raises:
+            StateChanged: there was one, and it or the table is not what it was.
+        """
+        copy, offset = Spool(self.checkpoint).read(), rows.offset_of(self.checkpoint)
+        if offset is None:
+            standing = self.slot.standing(session)
+            usable = (
+                copy is not None and standing is not None and not standing.lost and standing.confirmed <= copy.start
+            )
+            same = copy is not None and copy.oid == relation.oid
+            here = same and copy is not None and copy.system_identifier == catalog.system_identifier(session)
+            return copy if usable and here else None
+        if copy is None:
+            what = f"checkpoint damaged: {Spool(self.checkpoint).record} is missing"
+            raise StateChanged(self.server.flow, what, START_ANEW)
+        rows.refuse_other_server(self.server, offset, catalog.system_identifier(session))
+        if copy.oid != relation.oid:
+            what = f"source {self.server.source}: {relation.shown} was made anew since it was read"
+            raise StateChanged(self.server.flow, what, START_ANEW)
+        Spool(self.checkpoint).refuse_missing(self.server, offset["copied"], copy)
+        return copy
+
+    def _waiting(self, session: Session, relation: Relation, offset: Offset | None) -> tuple[int, list[Waiting]]:
+        """The log's end, and what waits before it."""
+        copy = self._copy(session, relation)
+        assert copy is not None
+        after = offset["lsn"] if offset else copy.start
+        self.slot.refuse_unfit(session, relation, self._names)
+        if not session.row("SELECT true FROM pg_publication WHERE pubname = %s", self.slot.publication):
+            what = f"publication {self.slot.publication} is gone; make it again: CREATE PUBLICATION … FOR TABLE {relation.sql}"
+            raise ConfigError(Problem(f"source {self.server.source}", what))
+        self.slot.refuse_lost(session, max(after, Skipped(self.checkpoint).read()))
+        until = int(session.value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"))
+        if until <= after:
+            return after, []
+        return until, self.slot.waiting(session, relation, after, until, copy.holds, rows.MOST_COUNTED)
+
+    def _uncopied(self, offset: Offset | None) -> int:
+        copy = Spool(self.checkpoint).read()
+        return 0 if copy is None else sum(copy.rows[offset["copied"] if offset else 0 :])
+
+    def _reading(self, session: Session) -> ChangesReading:
+        relation = self._relation(session)
+        copy = self._copy(session, relation)
+        if copy is None:
+            raise SourceUnavailable(self.server.source, "its slot went away while the run began; try again")
+        self._seen = self._seen or self._waiting(session, relation, rows.offset_of(self.checkpoint))
+        until, waiting = self._seen
+        return ChangesReading(
+            server=self.server,
+            slot=self.slot,
+            relation=relation,
+            names=self._names,
+            key=self.conf.key,
+            copy=copy,
+            checkpoint=self.checkpoint,
+            until=until,
+            waiting=sum(each.changes for each in waiting),
+            max_rows=self.conf.max_rows_per_batch,
+        )
+
+    def _declared(self, spark: SparkSession) -> StructType:
+        return spark.createDataFrame([], self.schema).schema
+
+    def _with_changes(self, spark: SparkSession) -> StructType:
+        return spark.createDataFrame([], f"{self.schema}, _op STRING, _lsn BIGINT, _committed_at TIMESTAMP").schema
+
+    def _of_blocks(self, spark: SparkSession) -> StructType:
+        from pyspark.sql.types import StructType
+
+        from microbatch.sources.postgres.values import UNPARSED
+
+        return StructType([*self._with_changes(spark), *UNPARSED])
+
+
+class Skipped:
+    """Up to where the slot was moved on with nothing in it: log of other tables, which the server need not keep."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.file = checkpoint / "microbatch" / "skipped.json"
+
+    def read(self) -> int:
+        return int(json.loads(self.file.read_text())["lsn"]) if self.file.exists() else 0
+
+    def write(self, lsn: int) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        half = self.file.with_name(".skipped.json")
+        half.write_text(json.dumps({"lsn": lsn}))
+        half.rename(self.file)
+
+
+def release(server: Server, slot: Slot, checkpoint: Path) -> None:
+    """Move the slot on behind the last batch that Spark has committed; later is soon enough where that fails."""
+    committed = numbered(checkpoint / "commits")
+    if not committed:
+        return
+    end = json.loads(offsets(checkpoint, committed[-1]))
+    try:
+        with server.session() as session:
+            slot.release(session, end["lsn"])
+    except SourceUnavailable:
+        return
+
+
+def _columns(changes: list[Change], names: tuple[str, ...]) -> list[list[Any]]:
+    """The values of these columns, one list each."""
+    columns: list[list[Any]] = [[] for _ in names]
+    shape: tuple[str, ...] = ()
+    at: list[int] = []
+    for change in changes:
+        if change.names is not shape:
+            shape = change.names
+            at = [shape.index(name) for name in names]
+        for column, position in zip(columns, at, strict=True):
+            column.append(change.values[position])
+    return columns

@@ -1,0 +1,163 @@
+"""The first copy of a table that is read by its changes: the table as it was at one moment, kept beside the checkpoint.
+
+A slot tells every transaction that commits after it was made. The copy is made after that, in one snapshot, and the snapshot
+says which transactions it holds: those are not told a second time, all others are. So nothing is missing and nothing is twice,
+with plain SQL and whatever the server does meanwhile. The copy is spooled, so that a batch of it can be read again.
+
+Source: PostgreSQL manual, "System Information Functions", pg_current_snapshot; "Snapshot Synchronization Functions".
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from microbatch.errors import SourceUnavailable, StateChanged
+from microbatch.sources.postgres.catalog import Relation
+from microbatch.sources.postgres.connection import Server, Session, quoted
+from microbatch.sources.postgres.pgoutput import Snapshot
+from microbatch.sources.postgres.slot import WAIT_S, Slot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_ROWS = 100_000  # rows of a file, which one task reads
+_INSERT_LSN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy that is whole.
+
+    Attributes:
+        start: where the slot's changes begin that are not in it.
+        lsn: the position its rows carry: behind every change that is in it, before every change that is not.
+        snapshot, below: which transactions it holds; see `Snapshot`.
+        at: when it was made, ISO 8601.
+        oid: of the table.
+        rows: how many each file has.
+    """
+
+    start: int
+    lsn: int
+    snapshot: str
+    below: int
+    at: str
+    oid: int
+    system_identifier: str
+    rows: tuple[int, ...]
+
+    @property
+    def holds(self) -> Snapshot:
+        return Snapshot.of(self.snapshot, self.below)
+
+
+class Spool:
+    """Where the copy of a flow's table lies, in its checkpoint."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.folder = checkpoint / "microbatch" / "copy"
+        self.record = checkpoint / "microbatch" / "copy.json"
+
+    def read(self) -> Copy | None:
+        """The copy, or None where none was finished."""
+        if not self.record.exists():
+            return None
+        found = json.loads(self.record.read_text())
+        return Copy(**{**found, "rows": tuple(found["rows"])})
+
+    def file(self, number: int) -> Path:
+        """One of its files: parquet, every value as text."""
+        return self.folder / f"{number:06}.parquet"
+
+    def forget(self) -> None:
+        """Remove the files: every batch of the copy is committed. What it was stays written down."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def make(
+        self, server: Server, session: Session, slot: Slot, relation: Relation, names: Sequence[str], file_rows: int
+    ) -> Copy:
+        """Make slot and copy. One that was begun and not finished is made anew.
+
+        Raises:
+            SourceUnavailable: transactions are open for longer than anybody waits.
+        """
+        made = slot.ensure(session)
+        standing = slot.standing(session)
+        assert standing is not None
+        # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
+        # changes which the slot goes on to tell lies before it.
+        lsn = standing.confirmed if made else session.value(_INSERT_LSN)
+        began_below = session.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        self.record.unlink(missing_ok=True)
+        self.forget()
+        self.folder.mkdir(parents=True)
+        snapshot = self._snapshot(server, session, began_below)
+        at, exported = session.row("SELECT now()::text, pg_export_snapshot()") or ("", "")
+        below = session.value(_INSERT_LSN)
+        chosen = ", ".join(f"{quoted(name)}::text AS {quoted(name)}" for name in names)
+        blocks = server.batches(f"SELECT {chosen} FROM {relation.sql} t", snapshot=exported)
+        rows = tuple(self._write(blocks, file_rows))
+        session.do("ROLLBACK")
+        identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
+        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, identifier, rows)
+        half = self.record.with_name(".copy.json")
+        half.write_text(json.dumps(asdict(copy)))
+        half.rename(self.record)
+        return copy
+
+    def blocks(self, number: int) -> Iterator[pa.RecordBatch]:
+        """The rows of one of its files, as text.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.file(number)) as file:
+            yield from file.iter_batches()
+
+    def refuse_missing(self, server: Server, copied: int, copy: Copy) -> None:
+        """Refuse to go on without files that no batch has taken in yet.
+
+        Raises:
+            StateChanged: one is gone.
+        """
+        gone = [self.file(number) for number in range(copied, len(copy.rows)) if not self.file(number).exists()]
+        if gone:
+            what = f"checkpoint damaged: {gone[0]}, a part of the first copy of {server.source}, is missing"
+            raise StateChanged(server.flow, what, "put it back, or start anew with `--accept checkpoint`")
+
+    def _snapshot(self, server: Server, session: Session, began_below: int) -> str:
+        """Begin a transaction that sees every one of those that had begun."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            session.do("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            snapshot = str(session.value("SELECT pg_current_snapshot()::text"))
+            if int(snapshot.partition(":")[0]) >= began_below:
+                return snapshot
+            session.do("ROLLBACK")
+            if time.monotonic() > deadline:
+                oldest = session.value(
+                    "SELECT min(xact_start)::text FROM pg_stat_activity WHERE backend_xid IS NOT NULL"
+                )
+                what = f"the first copy waits for a transaction that is open since {oldest}"
+                raise SourceUnavailable(server.source, what)
+            time.sleep(0.05)
+
+    def _write(self, blocks: Iterator[pa.RecordBatch], file_rows: int) -> Iterator[int]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number = 0
+        for block in blocks:
+            for at in range(0, block.num_rows, file_rows):
+                part = block.slice(at, file_rows)
+                pq.write_table(pa.Table.from_batches([part]), self.file(number), compression="zstd")
+                number += 1
+                yield part.num_rows

@@ -1,0 +1,222 @@
+"""A publication and a slot: what a server keeps for one reader of changes.
+
+Source: PostgreSQL manual, "Logical Decoding", "Replication Management Functions", "pg_replication_slots".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.sources.postgres.catalog import Relation
+from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
+from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
+
+WAIT_S = 60  # for open transactions, before a slot or the first copy can begin
+_SLOT = """
+SELECT plugin, database, wal_status, (restart_lsn - '0/0')::bigint, (confirmed_flush_lsn - '0/0')::bigint,
+  pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+FROM pg_replication_slots WHERE slot_name = %s
+"""
+_PUBLICATION = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname = %s"
+_PUBLISHED = "SELECT true FROM pg_publication_tables WHERE pubname = %s AND schemaname = %s AND tablename = %s"
+_COLUMNS = (
+    "SELECT unnest(attnames) FROM pg_publication_tables WHERE pubname = %s AND schemaname = %s AND tablename = %s"
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A slot as it is now. Positions are bytes of the log.
+
+    Attributes:
+        lost: whether the server has thrown away log that the slot needs.
+        confirmed: what commits before it is not told any more.
+        lag_bytes: log that the server keeps for the slot.
+    """
+
+    plugin: str
+    database: str
+    lost: bool
+    restart: int | None
+    confirmed: int
+    lag_bytes: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A transaction that waits in the slot.
+
+    Attributes:
+        commit: where its commit begins.
+        end: behind it.
+        changes: of the table.
+    """
+
+    commit: int
+    end: int
+    changes: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot and its publication, by name."""
+
+    server: Server
+    name: str
+    publication: str
+
+    def standing(self, session: Session) -> Standing | None:
+        """How it is, or None where there is none."""
+        found = session.row(_SLOT, self.name)
+        if found is None:
+            return None
+        plugin, database, status, restart, confirmed, lag = found
+        return Standing(plugin, database, status == "lost" or restart is None, restart, confirmed or 0, lag or 0)
+
+    def refuse_unfit(self, session: Session, relation: Relation, names: Sequence[str]) -> None:
+        """Refuse what could not be read in full, or would make the table's own writers fail.
+
+        Raises:
+            ConfigError: with every reason, and the statement that does away with it.
+        """
+        told = [*_of_server(session), *_of_table(relation), *self._of_publication(session, relation, names)]
+        if told:
+            raise ConfigError(*[Problem(f"source {self.server.source}", what) for what in told])
+
+    def ensure_publication(self, session: Session, relation: Relation) -> None:
+        """Make the publication where it is missing."""
+        if session.row(_PUBLICATION, self.publication) is None:
+            root = " WITH (publish_via_partition_root = true)" if relation.kind == "p" else ""
+            self._make(session, f"CREATE PUBLICATION {quoted(self.publication)} FOR TABLE {relation.sql}{root}")
+
+    def ensure(self, session: Session) -> bool:
+        """Make the slot where it is missing, or anew where it was lost; whether it was made.
+
+        Raises:
+            SourceUnavailable: transactions are open for longer than anybody waits.
+        """
+        standing = self.standing(session)
+        if standing is not None and not standing.lost:
+            return False
+        if standing is not None:
+            session.do("SELECT pg_drop_replication_slot(%s)", self.name)
+        session.do(f"SET lock_timeout = '{WAIT_S}s'")
+        self._make(session, f"SELECT pg_create_logical_replication_slot({literal(self.name)}, 'pgoutput')")
+        return True
+
+    def refuse_lost(self, session: Session, read_upto: int) -> Standing:
+        """How it is, or why it must not be gone on with.
+
+        Args:
+            read_upto: the position up to which everything was read.
+
+        Raises:
+            StateChanged: changes behind that position are gone.
+        """
+        standing = self.standing(session)
+        if standing is None:
+            raise self._lost("is gone")
+        if standing.lost:
+            raise self._lost(
+                "was left behind further than max_slot_wal_keep_size allows: the server threw the log away"
+            )
+        if standing.confirmed > read_upto:
+            raise self._lost("was made anew, or moved on by somebody else, past changes that were not read")
+        return standing
+
+    def waiting(
+        self, session: Session, relation: Relation, after: int, upto: int, snapshot: Snapshot | None, most: int | None
+    ) -> list[Waiting]:
+        """The transactions that change the table, commit by commit; so many changes of the slot are looked at."""
+        oid = f"'\\x{relation.oid:08x}'::bytea"
+        row = f"get_byte(data, 0) IN (73, 85, 68) AND substring(data from 2 for 4) = {oid}"
+        emptied = f"get_byte(data, 0) = 84 AND position({oid} in data) > 0"
+        statement = f"""
+            SELECT xid::text::bigint, max(substring(data from 2 for 8)) FILTER (WHERE get_byte(data, 0) = 66),
+              max(substring(data from 11 for 8)) FILTER (WHERE get_byte(data, 0) = 67),
+              count(*) FILTER (WHERE ({row}) OR ({emptied}))
+            FROM {self.messages(upto, most)} GROUP BY 1"""
+        found = []
+        for xid, begin, end, changes in session.rows(statement):
+            commit = int.from_bytes(begin, "big")
+            skipped = snapshot is not None and snapshot.holds(xid, commit)
+            if changes and after <= commit < upto and not skipped:
+                found.append(Waiting(commit, int.from_bytes(end, "big"), changes))
+        return sorted(found, key=lambda each: each.commit)
+
+    def messages(self, upto: int, most: int | None = None) -> str:
+        """SQL of what the slot says, the same each time: `lsn`, `xid`, `data`."""
+        options = f"'proto_version', '1', 'publication_names', {literal(quoted(self.publication))}"
+        limit = "NULL" if most is None else str(most)
+        return (
+            f"pg_logical_slot_peek_binary_changes({literal(self.name)}, {literal(position(upto))}, {limit}, {options})"
+        )
+
+    def release(self, session: Session, upto: int) -> None:
+        """Let the server throw away what is done with: everything before a position that Spark has committed."""
+        standing = self.standing(session)
+        if standing is not None and not standing.lost and standing.confirmed < upto:
+            session.do("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", self.name, position(upto))
+
+    def _of_publication(self, session: Session, relation: Relation, names: Sequence[str]) -> list[str]:
+        found = session.row(_PUBLICATION, self.publication)
+        if found is None:
+            return []  # it will be made
+        this = f"publication {self.publication}"
+        if not session.row(_PUBLISHED, self.publication, relation.schema, relation.name):
+            add = f"ALTER PUBLICATION {quoted(self.publication)} ADD TABLE {relation.sql}"
+            return [f"{this} does not publish {relation.shown}: {add}"]
+        told = []
+        if not all(found):
+            these = "insert, update, delete, truncate"
+            told.append(f"{this} must publish all of {these}: ALTER PUBLICATION … SET (publish = '{these}')")
+        if int(session.value("SHOW server_version_num")) >= 150000:
+            published = [each for (each,) in session.rows(_COLUMNS, self.publication, relation.schema, relation.name)]
+            left_out = [name for name in names if name not in published]
+            told += [f"{this} leaves out column {name}, which the schema names" for name in left_out]
+        return told
+
+    def _make(self, session: Session, statement: str) -> None:
+        try:
+            with self.server.errors():
+                session.do(statement)
+        except ConfigError as cause:
+            why = "; ".join(problem.what for problem in cause.problems)
+            what = f"{why}; somebody who may has to run, once: {statement}"
+            raise ConfigError(Problem(f"source {self.server.source}", what)) from None
+
+    def _lost(self, what: str) -> StateChanged:
+        return StateChanged(
+            self.server.flow, f"source {self.server.source}: replication slot {self.name} {what}", START_ANEW
+        )
+
+
+def decoder(relation: Relation, key: tuple[str, ...], after: int, upto: int, snapshot: Snapshot | None) -> Decoder:
+    """A decoder of the table's changes between two positions."""
+    return Decoder(relation.oid, key or relation.primary_key, after, upto, snapshot)
+
+
+def position(lsn: int) -> str:
+    """A position of the log as PostgreSQL writes it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def _of_server(session: Session) -> list[str]:
+    level = session.value("SHOW wal_level")
+    return (
+        [] if level == "logical" else [f"the server's wal_level is {level}; mode changes needs logical, and a restart"]
+    )
+
+
+def _of_table(relation: Relation) -> list[str]:
+    if relation.kind not in ("r", "p"):
+        return [f"{relation.shown} is no table: only a table has changes; read it with mode: cursor"]
+    if relation.identity == "n" or (relation.identity == "d" and not relation.primary_key):
+        # Once it is published, the server refuses every UPDATE and DELETE of such a table.
+        return [
+            f"{relation.shown} has nothing that identifies a row in its changes: give it a primary key, or "
+            f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL"
+        ]
+    return []

@@ -1,0 +1,113 @@
+"""Values that a slot does not tell: long ones, stored outside of their row, that an update left as they were.
+
+With REPLICA IDENTITY FULL the row as it was is told too, and nothing is missing. Without it the value is looked for: among the
+changes of the same row in the same block, and on the server where the row has not been changed again since. What is found is
+exactly the value the row had then; where none is, the row goes to quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from microbatch.sources.postgres.catalog import Relation
+from microbatch.sources.postgres.connection import Server, literal, quoted
+from microbatch.sources.postgres.pgoutput import UNSENT, Change, Value
+
+Key = tuple[Value, ...]
+ASKED = 500  # rows asked for in one statement
+
+
+def filled(
+    server: Server, relation: Relation, key: Sequence[str], names: Sequence[str], changes: list[Change]
+) -> tuple[list[Change], dict[int, str]]:
+    """The changes with every value that can be known, and what is wrong with those that have one which cannot.
+
+    Args:
+        key: what identifies a row.
+        names: the columns that are wanted.
+        changes: in their order.
+    """
+    lacking = {at for at, change in enumerate(changes) if any(value is UNSENT for value in change.values)}
+    lacking = {at for at in lacking if any(changes[at].values[changes[at].names.index(n)] is UNSENT for n in names)}
+    if not lacking:
+        return changes, {}
+    rows = [dict(zip(change.names, change.values, strict=True)) for change in changes]
+    for row in rows:
+        for name in row.keys() - set(names) - set(key):
+            del row[name]
+    keys: list[Key] = [tuple(row.get(name) for name in key) for row in rows]
+    _forward(rows, keys, changes)
+    _backward(rows, keys, changes, _asked(server, relation, key, names, rows, keys, changes) if key else {})
+    problems = {
+        at: f"{', '.join(missing)} was not sent (long, unchanged) and the row changed again since; "
+        f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL has it sent"
+        for at in sorted(lacking)
+        if (missing := [name for name in names if rows[at][name] is UNSENT])
+    }
+    made = [
+        change._replace(names=tuple(row), values=tuple(None if value is UNSENT else value for value in row.values()))
+        for change, row in zip(changes, rows, strict=True)
+    ]
+    return made, problems
+
+
+def _forward(rows: list[dict[str, Value]], keys: list[Key], changes: list[Change]) -> None:
+    """An update that leaves a value as it was has the one of the change before it."""
+    before: dict[Key, Mapping[str, Value]] = {}
+    for at, row in enumerate(rows):
+        known = before.get(keys[at])
+        if known is not None and changes[at].op == "update":
+            row.update({name: known[name] for name, value in row.items() if value is UNSENT})
+        if changes[at].op == "delete":
+            before.pop(keys[at], None)
+        else:
+            before[keys[at]] = row
+
+
+def _backward(
+    rows: list[dict[str, Value]], keys: list[Key], changes: list[Change], stored: Mapping[int, Mapping[str, Value]]
+) -> None:
+    """A value that a later update left as it was is the one the row had before that update too."""
+    after: dict[Key, tuple[int, set[str]]] = {}
+    for at in range(len(rows) - 1, -1, -1):
+        row = rows[at]
+        left_alone = {name for name, value in row.items() if value is UNSENT}
+        if at in stored:
+            row.update({name: stored[at].get(name) for name in left_alone})
+        elif keys[at] in after:
+            later, names = after[keys[at]]
+            row.update({name: rows[later][name] for name in left_alone & names})
+        if changes[at].op == "update":
+            after[keys[at]] = (at, left_alone)
+        else:
+            after.pop(keys[at], None)
+
+
+def _asked(
+    server: Server,
+    relation: Relation,
+    key: Sequence[str],
+    names: Sequence[str],
+    rows: list[dict[str, Value]],
+    keys: list[Key],
+    changes: list[Change],
+) -> dict[int, dict[str, Value]]:
+    """What the server has for the newest change of each row, where that change is the newest there is."""
+    newest = {each: at for at, each in enumerate(keys)}
+    wanted = [at for at in newest.values() if any(value is UNSENT for value in rows[at].values())]
+    columns = [*key, *names]
+    chosen = ", ".join(f"{quoted(name)}::text" for name in columns)
+    found: dict[int, dict[str, Value]] = {}
+    with server.session() as session:
+        for start in range(0, len(wanted), ASKED):
+            some = wanted[start : start + ASKED]
+            these = ", ".join(f"({', '.join(literal(str(value)) for value in keys[at])})" for at in some)
+            statement = (
+                f"SELECT xmin::text::bigint, {chosen} FROM {relation.sql} "
+                f"WHERE ({', '.join(quoted(name) for name in key)}) IN ({these})"
+            )
+            for xid, *values in session.rows(statement):
+                at = newest.get(tuple(values[: len(key)]), -1)
+                if at >= 0 and changes[at].xid == xid:  # the version that this change made
+                    found[at] = dict(zip(columns, values, strict=True))
+    return found
