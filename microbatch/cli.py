@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,19 @@ ENV = click.option("--env", default="local", metavar="NAME", help="The environme
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
-def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
-    """Register a command that takes --suite, --env and --debug and returns its exit code."""
+def command(group: click.Group, name: str, loads: bool = True) -> Callable[[Callable[..., int]], click.Command]:
+    """Register a command that takes --suite, --env and --debug and returns its exit code.
+
+    Args:
+        loads: whether its function gets the loaded suite; otherwise it gets the suite's folder and the environment's name,
+            as what works where a suite is broken, or not there yet.
+    """
 
     def wrap(function: Callable[..., int]) -> click.Command:
         def called(suite: str, env: str, debug: bool, **arguments: Any) -> None:
-            sys.exit(_guarded(function, suite, env, debug, arguments))
+            if loads:
+                sys.exit(_guarded(function, suite, env, debug, arguments))
+            sys.exit(_guarded(partial(function, Path(suite), env), None, env, debug, arguments))
 
         called.__doc__ = function.__doc__
         called.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
@@ -38,14 +46,16 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], cli
     return wrap
 
 
-def _guarded(function: Callable[..., int], suite: str, env: str, debug: bool, arguments: dict[str, Any]) -> int:
-    """Call a command; an error becomes its one line on stderr and its exit code, with every secret taken out."""
+def _guarded(function: Callable[..., int], suite: str | None, env: str, debug: bool, arguments: dict[str, Any]) -> int:
+    """Call a command, with the suite where one is named; an error becomes its one line on stderr and its exit code, with
+    every secret taken out."""
     loaded: list[Any] = []
     try:
-        from microbatch.config import load
+        if suite is not None:
+            from microbatch.config import load
 
-        loaded.append(load(Path(suite), env))
-        return function(loaded[0], **arguments)
+            loaded.append(load(Path(suite), env))
+        return function(*loaded, **arguments)
     except (Exception, SystemExit) as error:  # a transform or a job file may raise either
         print_errors([error], loaded[0].secrets if loaded else ())
         return error.exit_code if isinstance(error, MicrobatchError) else 1
@@ -225,6 +235,34 @@ def rewind(suite: Any, jobs: tuple[str, ...], to: str | None) -> int:
     from microbatch.commands import rewind as command_
 
     return command_.execute(suite, jobs, to)
+
+
+@command(group, "init", loads=False)
+@click.argument("directory", metavar="DIR")
+def init(_suite: Path, _env: str, directory: str) -> int:
+    """Make a new suite that runs: one job over files, its rules, its tests, and a file to take in."""
+    from microbatch.commands import scaffold
+
+    return scaffold.init(Path(directory))
+
+
+@command(group, "new", loads=False)
+@click.argument("job")
+def new(suite: Path, env: str, job: str) -> int:
+    """Make a job in this suite: declaration, transform, conf, expectations and tests that pass."""
+    from microbatch.commands import scaffold
+
+    return scaffold.new(suite, env, job)
+
+
+@command(group, "schema", loads=False)
+@click.option("--file", "of", type=click.Choice(["job", "environment"]), help="Of which file; either unless said.")
+@click.option("--overlay", is_flag=True, help="Of a file in conf/<env>, which repeats only what differs.")
+def schema(_suite: Path, _env: str, of: Any, overlay: bool) -> int:
+    """Print the JSON Schema of the files of conf, with which an editor completes and checks them."""
+    from microbatch.commands import schema as command_
+
+    return command_.execute(of, overlay)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -61,7 +61,7 @@ def _under_the_suite(value: str, info: ValidationInfo) -> str:
 
 Text = Annotated[str, AfterValidator(_not_blank)]
 FilePath = Annotated[Text, AfterValidator(_under_the_suite)]
-Words = Annotated[str, Field(coerce_numbers_to_str=True)]
+Words = Annotated[str, Field(coerce_numbers_to_str=True), WithJsonSchema({"type": ["string", "number"]})]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(a_number)]
 CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(a_number)]

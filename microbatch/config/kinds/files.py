@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from microbatch.config.kinds.source import SourceConf, at_key
 from microbatch.config.values import Count, Text, is_uri, resolved
@@ -44,7 +52,8 @@ def _option_value(value: Any) -> str:
     raise ValueError("must be text, a number, true or false")
 
 
-Options = dict[Annotated[str, AfterValidator(_option_name)], Annotated[str, BeforeValidator(_option_value)]]
+_Value = Annotated[str, BeforeValidator(_option_value), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Options = dict[Annotated[str, AfterValidator(_option_name)], _Value]
 
 
 class FilesConf(SourceConf):
