@@ -265,6 +265,18 @@ def schema(_suite: Path, _env: str, of: Any, overlay: bool) -> int:
     return command_.execute(of, overlay)
 
 
+@command(group, "schedule")
+@click.argument("jobs", nargs=-1)
+@click.option("--format", "format_", required=True, type=click.Choice(["cron", "systemd", "kubernetes"]))
+@click.option("--image", default="microbatch:latest", show_default=True, metavar="NAME", help="What a pod runs.")
+def schedule(suite: Any, jobs: tuple[str, ...], format_: Any, image: str) -> int:
+    """Print what runs the scheduled jobs without Airflow: all of them, or those that are named."""
+    from microbatch.commands import schedule as command_
+
+    chosen = [suite.job(name) for name in jobs] or [job for job in suite.jobs.values() if job.conf.schedule]
+    return command_.execute(suite, chosen, format_, image)
+
+
 def main() -> None:
     """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
     code = 0

@@ -112,6 +112,12 @@ class _Unresolved(Exception):
     """A reference that stands for nothing; the text says why."""
 
 
+def references_in(text: str) -> list[tuple[str, bool]]:
+    """The environment variables that a text refers to, each with whether it is needed: it has no default."""
+    inner = (_ENVIRONMENT.fullmatch(found["inside"]) for found in _REFERENCE.finditer(text))
+    return [(found["name"], found["given"] is None) for found in inner if found]
+
+
 def secrets_in(value: str) -> set[str]:
     """What must not be shown of a value: itself and, where it is a URI, its password, as written and decoded."""
     try:
