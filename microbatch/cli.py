@@ -277,6 +277,14 @@ def schedule(suite: Any, jobs: tuple[str, ...], format_: Any, image: str) -> int
     return command_.execute(suite, chosen, format_, image)
 
 
+@command(group, "doctor", loads=False)
+def doctor(suite: Path, env: str) -> int:
+    """Say what is wrong with this machine or environment, and what to type. Starts no Spark."""
+    from microbatch.commands import doctor as command_
+
+    return command_.execute(suite, env)
+
+
 def main() -> None:
     """The console script. Spark's own session is left to the end of the process: stopping it takes a second for nothing."""
     code = 0
