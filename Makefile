@@ -7,10 +7,11 @@ JARS := .jars
 LANDING := data/landing
 READY := $(VENV)/.ready
 FETCHED := $(JARS)/.fetched
+AIRFLOW := .airflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench setup java land dist clean
+.PHONY: help run test test-fast check bench setup java land dist airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +40,17 @@ setup: java $(READY) $(FETCHED) ## .venv with the exact versions of constraints.
 dist: $(READY) ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-clean: ## remove what runs and tools made (data/ too); .venv and .jars stay
+airflow: $(AIRFLOW)/.ready ## Airflow in an environment of its own, for the tests of dags/
+
+$(AIRFLOW)/.ready: dags/constraints.txt
+	$(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -c dags/constraints.txt apache-airflow
+	@touch $@
+
+clean: ## remove what runs and tools made (data/ too); .venv, .jars and .airflow stay
 	rm -rf data dist build *.egg-info spark-warehouse metastore_db derby.log
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -prune -exec rm -rf {} +
 
 land: $(READY)
 	$(BIN)/python -m benchmarks.complete_journey $(LANDING)

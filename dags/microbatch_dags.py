@@ -1,0 +1,269 @@
+"""When: an Airflow DAG for every job of this suite that has a schedule, made from its conf.
+
+Airflow's environment needs neither `microbatch` nor Spark: a task starts a process. Where that differs from what is tried by
+itself, these variables of Airflow's environment say so:
+
+    MICROBATCH_SUITE    the suite; the folder above this file's
+    MICROBATCH_ENV      the environment, `--env`; local
+    MICROBATCH_COMMAND  the program, with its arguments; the suite's .venv/bin/microbatch, else microbatch
+    MICROBATCH_SUBMIT   a spark-submit with all its options; the suite's run.py then goes under it
+
+Exit codes 1, 2 and 3 need somebody: the task fails and is not tried again. 4 (another run holds the job) and 5 (something is
+unavailable) are tried again as often as conf says, and so is a run that was killed: it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import yaml
+from airflow.sdk import DAG, AsyncCallback, BaseOperator, CronTriggerTimetable, DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+NEEDS_SOMEBODY = (1, 2, 3)
+LINES_KEPT = 20  # of errors, for the one line that a task ends with
+BEGINNING = datetime(2025, 1, 1)  # noqa: DTZ001 - the schedule's own zone is added; nothing before the first run is caught up on
+_FLOW = ("name", "reads", "writes", "transform", "expects", "snapshots")  # the order of its arguments
+_VARIABLE = re.compile(r"\$\{env:(?P<name>\w+)(?P<given>:-(?P<default>[^}]*))?\}")
+
+
+class MicrobatchOperator(BaseOperator):
+    """Runs a job, or some of its flows, as a process; its output is the task's log.
+
+    Args:
+        command: the program and its arguments.
+        suite: the working directory.
+    """
+
+    template_fields = ("command",)
+    ui_color = "#e8f1f5"
+
+    def __init__(self, *, command: list[str], suite: str, **task: Any) -> None:
+        super().__init__(**task)
+        self.command, self.suite = command, suite
+        self.process: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Any) -> None:
+        """Run to the end.
+
+        Raises:
+            AirflowFailException: exit code 1, 2 or 3, with the error's one line; it is not tried again.
+            AirflowException: any other exit code but 0; it is tried again.
+        """
+        self.log.info("%s", shlex.join(self.command))
+        errors: list[str] = []
+        try:
+            self.process = (
+                subprocess.Popen(  # a session of its own: what ends the task must not end the JVM under a batch
+                    self.command,
+                    cwd=self.suite,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            )
+        except OSError as cause:
+            raise AirflowFailException(f"{self.command[0]} cannot be started: {cause.strerror or cause}") from None
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.info("%s", line.rstrip())
+            if line.startswith("microbatch: "):
+                errors = [*errors[1 - LINES_KEPT :], line.rstrip()]
+        code = self.process.wait()
+        if code == 0:
+            return
+        told = "; ".join(errors) or f"{shlex.join(self.command)} ended without a word"
+        error = AirflowFailException if code in NEEDS_SOMEBODY else AirflowException
+        raise error(f"exit {code}: {told}")
+
+    def on_kill(self) -> None:
+        """Ask the run to end; it does so after the batch under way."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+
+async def deadline_missed(job: str, sla_m: float, **_: Any) -> None:
+    """Called by Airflow's triggerer when a run is not done in time; `sla_missed` among the alerts in conf tells people."""
+    logging.getLogger(__name__).error("job %s is not done %g minutes after it was started", job, sla_m)
+
+
+def suite_folder() -> Path:
+    """The suite whose jobs are scheduled."""
+    return Path(os.environ.get("MICROBATCH_SUITE") or Path(__file__).resolve().parent.parent)
+
+
+def program(suite: Path) -> list[str]:
+    """What starts the engine."""
+    if submit := os.environ.get("MICROBATCH_SUBMIT"):
+        return [*shlex.split(submit), str(suite / "run.py")]
+    if named := os.environ.get("MICROBATCH_COMMAND"):
+        return shlex.split(named)
+    own = suite / ".venv" / "bin" / "microbatch"
+    return [str(own) if own.exists() else shutil.which("microbatch") or "microbatch"]
+
+
+def conf_of(suite: Path, env: str, job: str) -> dict[str, Any]:
+    """The conf of a job: the base with the environment's file over it, mappings merged, all else replaced."""
+    conf: dict[str, Any] = {}
+    for folder in ("base", env):
+        file = suite / "conf" / folder / f"{job}.yml"
+        if file.is_file():
+            conf = _over(conf, yaml.safe_load(file.read_text("utf-8")) or {})
+    return conf
+
+
+def _over(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{key: _over(under.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _resolved(value: Any, where: str) -> Any:
+    """A value of the schedule, with the environment variables in it replaced.
+
+    Raises:
+        ValueError: one is not set, and has no default.
+    """
+
+    def look_up(found: re.Match[str]) -> str:
+        value = os.environ.get(found["name"])
+        if found["given"]:
+            return value or found["default"]  # as in a shell, an empty variable takes the default too
+        if value is None:
+            raise ValueError(f"{where}: the environment variable {found['name']} is not set for Airflow")
+        return value
+
+    return _VARIABLE.sub(look_up, value) if isinstance(value, str) else value
+
+
+def flows_of(file: Path) -> dict[str, list[str]]:
+    """The flows of a job, each with those that must be done before it; read from the file's text, nothing is run.
+
+    Raises:
+        ValueError: the name of a flow or of its table is not written out there.
+    """
+    writers: dict[str, str] = {}
+    reads: dict[str, list[str]] = {}
+    for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Flow":
+            given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
+            name, table = _text(given.get("name")), _table(given.get("writes"))
+            if name is None or table is None:
+                raise ValueError(
+                    f"{file.name}:{call.lineno}: `tasks: flow` needs the flow's name and table written out"
+                )
+            snapshots = given.get("snapshots")
+            values = snapshots.values if isinstance(snapshots, ast.Dict) else []
+            writers[table] = name
+            reads[name] = [table for table in map(_table, (given.get("reads"), *values)) if table]
+    return {
+        name: sorted({writers[table] for table in tables if table in writers} - {name})
+        for name, tables in reads.items()
+    }
+
+
+def _text(node: ast.AST | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _table(node: ast.AST | None) -> str | None:
+    """`"silver.sales"`, or that of `Upsert("silver.sales", …)` and of `Snapshot(table="silver.sales")`."""
+    if isinstance(node, ast.Call):
+        named = {word.arg: word.value for word in node.keywords}
+        node = node.args[0] if node.args else named.get("table")
+    return _text(node)
+
+
+def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
+    """The job's page: `docs/pipelines/<job>.md` where `microbatch docs` has written it, else what its file and conf say."""
+    written = suite / "docs" / "pipelines" / f"{job}.md"
+    if written.is_file():
+        return written.read_text("utf-8")
+    doc = ast.get_docstring(ast.parse((suite / "jobs" / f"{job}.py").read_text("utf-8"))) or ""
+    sources = "\n".join(
+        f"- `{name}` ({source.get('kind')}): {source.get('frequency', 'frequency not said')}, "
+        f"{source.get('volume', 'volume not said')}"
+        for name, source in (conf.get("sources") or {}).items()
+    )
+    more = f"`microbatch docs {job} > docs/pipelines/{job}.md` puts the whole page here."
+    return f"## Pipeline: {job}\n\n{doc}\n\n### Sources\n\n{sources}\n\n{more}\n"
+
+
+def dag_of(suite: Path, env: str, job: str) -> DAG | None:
+    """The DAG of a job; None where its conf has no schedule."""
+    conf = conf_of(suite, env, job)
+    where = f"conf/base/{job}.yml"
+    schedule = {key: _resolved(value, where) for key, value in (conf.get("schedule") or {}).items()}
+    if not schedule:
+        return None
+    zone = schedule.get("timezone", "UTC")
+    kinds = sorted({str(source.get("kind")) for source in (conf.get("sources") or {}).values()})
+    dag = DAG(
+        f"{job}_pipeline",
+        description=f"microbatch run {job}",
+        doc_md=page(suite, job, conf),
+        schedule=CronTriggerTimetable(schedule["cron"], timezone=zone),
+        start_date=BEGINNING.replace(tzinfo=ZoneInfo(zone)),
+        catchup=False,
+        max_active_runs=1,
+        max_active_tasks=1,  # one run at a time holds the job; the others would end with exit code 4
+        tags=["microbatch", env, *kinds],
+        default_args={
+            "owner": conf.get("owner") or "nobody",
+            "retries": int(schedule.get("retries", 0)),
+            "retry_delay": timedelta(minutes=float(schedule.get("retry_delay_m", 5))),
+        },
+        deadline=_deadline(job, schedule.get("sla_m")),
+    )
+    start = [*program(suite), "run", job, "--suite", str(suite), "--env", env]
+    if schedule.get("tasks", "job") == "job":
+        MicrobatchOperator(task_id=job, command=start, suite=str(suite), dag=dag)
+        return dag
+    flows = flows_of(suite / "jobs" / f"{job}.py")
+    tasks = {
+        flow: MicrobatchOperator(task_id=flow, command=[*start, "--flow", flow], suite=str(suite), dag=dag)
+        for flow in flows
+    }
+    for flow, before in flows.items():
+        for other in before:
+            tasks[other] >> tasks[flow]
+    return dag
+
+
+def _deadline(job: str, sla_m: Any) -> DeadlineAlert | None:
+    """Airflow 3 has no SLA of its own: a deadline from the start of the run, which its triggerer watches.
+
+    Source:
+        apache/airflow issue 73428: up to 3.3.2 `airflow dags test` ends in a traceback after a run that went well, where the
+        DAG has a deadline. There nobody waits for one, so it is left out.
+    """
+    if sla_m is None or sys.argv[1:3] == ["dags", "test"]:
+        return None
+    # by its dotted path: Airflow gives this file a name of its own, under which the triggerer would not find it
+    told = AsyncCallback("microbatch_dags.deadline_missed", {"job": job, "sla_m": float(sla_m)})
+    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(minutes=float(sla_m)), told)
+
+
+def dags(suite: Path, env: str) -> Iterator[DAG]:
+    """The DAGs of all jobs that have a schedule."""
+    for file in sorted((suite / "jobs").glob("*.py")):
+        if file.stem != "__init__" and (dag := dag_of(suite, env, file.stem)):
+            yield dag
+
+
+for _dag in dags(suite_folder(), os.environ.get("MICROBATCH_ENV") or "local"):
+    globals()[_dag.dag_id] = _dag

@@ -1,0 +1,210 @@
+"""The DAGs: what conf says is what Airflow does, and a task ends as the run's exit code demands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # a real Airflow in processes of its own
+
+LOOK = """
+import json, sys, time
+import airflow.sdk
+from airflow.sdk.exceptions import AirflowFailException
+
+before = set(sys.modules)
+sys.path.insert(0, DAGS)
+began = time.perf_counter()
+import microbatch_dags as found
+
+seconds = time.perf_counter() - began
+dags = [value for value in vars(found).values() if type(value).__name__ == "DAG"]
+print(json.dumps({
+    "seconds": seconds,
+    "heavy": [name for name in ("microbatch", "pyspark", "pandas", "great_expectations") if name in sys.modules],
+    "dags": {dag.dag_id: {
+        "cron": dag.schedule.expression, "timezone": str(dag.schedule.timezone), "catchup": dag.catchup,
+        "tags": sorted(dag.tags), "doc": dag.doc_md, "runs": dag.max_active_runs, "at_once": dag.max_active_tasks,
+        "deadline_m": dag.deadline[0].interval.total_seconds() / 60 if dag.deadline else None,
+        "told": dag.deadline[0].callback.path if dag.deadline else None,
+        "tasks": {task.task_id: {
+            "command": task.command, "before": sorted(task.upstream_task_ids), "owner": task.owner,
+            "retries": task.retries, "delay_m": task.retry_delay.total_seconds() / 60} for task in dag.tasks}}
+        for dag in dags},
+}))
+""".replace("DAGS", repr(str(HERE / "dags")))
+
+ENDS = """
+import sys
+sys.path.insert(0, DAGS)
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from microbatch_dags import MicrobatchOperator
+
+program = "import sys; print('working'); print('microbatch: flow x stopped: mend it', file=sys.stderr); sys.exit(%s)"
+task = MicrobatchOperator(task_id="x", command=[sys.executable, "-c", program % sys.argv[1]], suite=".")
+try:
+    task.execute({})
+    print("done")
+except AirflowFailException as error:
+    print("never again:", error)
+except AirflowException as error:
+    print("again:", error)
+""".replace("DAGS", repr(str(HERE / "dags")))
+
+KILL = """
+import sys, threading, time
+sys.path.insert(0, DAGS)
+from microbatch_dags import MicrobatchOperator
+
+program = (
+    "import signal, sys, time\\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print('ended after the batch', flush=True), sys.exit(0)))\\n"
+    "print('begun', flush=True)\\n"
+    "time.sleep(60)"
+)
+task = MicrobatchOperator(task_id="x", command=[sys.executable, "-c", program], suite=".")
+thread = threading.Thread(target=task.execute, args=({},))
+began = time.monotonic()
+thread.start()
+time.sleep(3)
+task.on_kill()
+thread.join()
+print("took less than ten seconds:", time.monotonic() - began < 10, task.process.returncode)
+""".replace("DAGS", repr(str(HERE / "dags")))
+
+
+def looked_at(airflow, **variables: str) -> dict:
+    done = airflow("-c", LOOK, **variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def edited(suite: Path, tmp_path: Path):
+    """A copy of the suite with text of one file replaced: the path of the suite."""
+
+    def copy(file: str, old: str, new: str) -> str:
+        root = tmp_path / "edited"
+        shutil.copytree(suite, root, ignore=shutil.ignore_patterns("data"), dirs_exist_ok=True)
+        text = (root / file).read_text()
+        assert old in text, "the edit must change something"
+        (root / file).write_text(text.replace(old, new))
+        return str(root)
+
+    return copy
+
+
+def test_every_job_with_a_schedule_has_a_dag_as_its_conf_says(airflow, suite):
+    found = looked_at(airflow)
+    assert list(found["dags"]) == ["daily_sales_pipeline"]
+    dag = found["dags"]["daily_sales_pipeline"]
+    assert (dag["cron"], dag["timezone"], dag["catchup"], dag["runs"]) == ("0 2 * * *", "UTC", False, 1)
+    assert dag["tags"] == ["files", "local", "microbatch"]
+    assert (dag["deadline_m"], dag["told"]) == (30, "microbatch_dags.deadline_missed")
+    assert "Daily sales per store and department" in dag["doc"]
+    task = dag["tasks"]["daily_sales"]
+    assert (task["retries"], task["delay_m"], task["owner"]) == (3, 5, "data-team")
+    assert task["command"][-6:] == ["run", "daily_sales", "--suite", str(suite), "--env", "local"]
+
+
+def test_the_file_is_read_in_under_a_second_and_needs_neither_the_engine_nor_spark(airflow):
+    found = looked_at(airflow)
+    assert found["seconds"] < 1
+    assert found["heavy"] == []
+
+
+def test_a_task_a_flow_where_conf_says_so_in_the_order_of_the_tables_and_one_at_a_time(airflow, edited):
+    root = edited("conf/base/daily_sales.yml", "retry_delay_m: 5}", "retry_delay_m: 5, tasks: flow}")
+    dag = looked_at(airflow, MICROBATCH_SUITE=root)["dags"]["daily_sales_pipeline"]
+    before = {name: task["before"] for name, task in dag["tasks"].items()}
+    assert before == {
+        "ingest_order_lines": [],
+        "ingest_products": [],
+        "refine_sales": ["ingest_order_lines", "ingest_products"],
+        "total_daily_sales": ["refine_sales"],
+    }
+    assert dag["at_once"] == 1
+    assert dag["tasks"]["refine_sales"]["command"][-2:] == ["--flow", "refine_sales"]
+
+
+def test_an_environment_s_overlay_counts(airflow, edited):
+    root = edited("conf/base/daily_sales.yml", "owner: data-team", "owner: data-team")
+    (Path(root) / "conf" / "night").mkdir()
+    overlay = 'schedule: {cron: "${env:NIGHT_CRON:-30 3 * * *}", timezone: Europe/Berlin}\n'
+    (Path(root) / "conf" / "night" / "daily_sales.yml").write_text(overlay)
+    dag = looked_at(airflow, MICROBATCH_SUITE=root, MICROBATCH_ENV="night")["dags"]["daily_sales_pipeline"]
+    assert (dag["cron"], dag["timezone"], dag["deadline_m"]) == ("30 3 * * *", "Europe/Berlin", 30)
+    assert dag["tasks"]["daily_sales"]["command"][-1] == "night"
+
+
+def test_a_job_without_a_schedule_has_no_dag(airflow, edited):
+    root = edited("conf/base/daily_sales.yml", "schedule:", "#schedule:")
+    assert looked_at(airflow, MICROBATCH_SUITE=root)["dags"] == {}
+
+
+def test_under_spark_submit_the_task_starts_run_py_with_the_options_that_airflow_s_environment_names(airflow, suite):
+    submit = "spark-submit --master spark://127.0.0.1:7077 --properties-file 'my conf/spark.conf'"
+    dag = looked_at(airflow, MICROBATCH_SUBMIT=submit)["dags"]["daily_sales_pipeline"]
+    command = dag["tasks"]["daily_sales"]["command"]
+    assert command[:6] == [*submit.split()[:4], "my conf/spark.conf", str(suite / "run.py")]
+    assert command[6:8] == ["run", "daily_sales"]
+
+
+def test_the_page_that_docs_wrote_is_the_dag_s_page(airflow, edited):
+    root = Path(edited("conf/base/daily_sales.yml", "owner: data-team", "owner: data-team"))
+    (root / "docs" / "pipelines").mkdir(parents=True)
+    (root / "docs" / "pipelines" / "daily_sales.md").write_text("## Pipeline: daily_sales\n")
+    assert looked_at(airflow, MICROBATCH_SUITE=str(root))["dags"]["daily_sales_pipeline"]["doc"] == (
+        "## Pipeline: daily_sales\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [
+        ("0", "done"),
+        ("1", "never again:"),
+        ("2", "never again:"),
+        ("3", "never again:"),
+        ("4", "again:"),
+        ("5", "again:"),
+    ],
+)
+def test_exit_codes_that_need_somebody_fail_at_once_and_the_others_are_tried_again(airflow, code, ends):
+    done = airflow("-c", ENDS, code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(ends)
+    if code != "0":
+        assert last.endswith(f"exit {code}: microbatch: flow x stopped: mend it")
+
+
+def test_a_task_that_is_ended_lets_the_batch_under_way_come_to_its_end(airflow):
+    done = airflow("-c", KILL)
+    assert "ended after the batch" in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "took less than ten seconds: True 0"
+
+
+def test_airflow_runs_daily_sales_and_a_second_run_is_idle(airflow, suite):
+    first = airflow("-m", "airflow", "dags", "test", "daily_sales_pipeline")
+    text = first.stdout + first.stderr
+    assert first.returncode == 0, text[-3000:]
+    assert re.search(r"daily_sales\.refine_sales +done +1 +61 +60 +1 ", text)
+    second = airflow("-m", "airflow", "dags", "test", "daily_sales_pipeline")
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert "nothing to do" in second.stdout + second.stderr
+    assert "starting Spark" not in second.stdout + second.stderr
+
+
+def test_a_failing_run_shows_its_one_line_in_the_log_of_the_task_and_is_not_tried_again(airflow, edited):
+    root = edited("transforms/sales.py", "BUSINESS_ZONE =", "BUSINESS_ZONE = =")
+    done = airflow("-m", "airflow", "dags", "test", "daily_sales_pipeline", MICROBATCH_SUITE=root)
+    text = done.stdout + done.stderr
+    assert re.search(r"exit 2: microbatch: transforms/sales\.py:\d+: is not valid Python", text)
+    assert text.count("[DAG TEST] starting task_id=daily_sales") == 1
+    assert "state:failed" in text or "state=failed" in text
