@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from microbatch.checks import Entry
 from microbatch.commands.lineage import Column, Traced, trace
 from microbatch.commands.plan import expectations, many, shaped, without_secrets
-from microbatch.commands.status import standings
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Replace, Source, snapshots_of
+from microbatch.runner.standings import standings
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 

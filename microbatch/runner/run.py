@@ -25,6 +25,7 @@ from microbatch.runner.handshake import Standing, remember_input, shake
 from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.lock import held
 from microbatch.runner.stuck import Stuck
+from microbatch.runner.watch import Watch
 from microbatch.sink import ops
 from microbatch.sources import TableInput
 
@@ -82,8 +83,12 @@ class _Run:
     reached: Callable[[str, int], None]
     stopping: threading.Event
     accept: Accept | None = None
+    watch: Watch = field(init=False)
     spark: SparkSession | None = None
     shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.suite, self.jobs, self.run_id, self.says)
 
     def says(self, line: str) -> None:
         """Tell a person something, no secret in it."""
@@ -143,7 +148,7 @@ def run(
         this.observer.begins([(job.name, flow.name) for job, flow in wanted])
         report = Report(this.run_id, tuple(_flows(this, wanted)))
         for name in jobs:
-            _record(this, suite.job(name), started, [each for each in report.flows if each.job == name])
+            _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])
     this.observer.ends(report.run_id)
     return report
 
@@ -211,6 +216,7 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
         if standing.unfinished and not outcomes:
             stuck.close(outcome.query_id, outcome.batch_id)
         outcomes.append(outcome)
+        this.watch.batch_ends(outcome)
         this.observer.batch_ends(outcome, input_.pending())
 
     def attempt() -> None:
@@ -241,14 +247,20 @@ def _standing_at(work: Work, standing: Standing) -> Work:
     return replace(work, committed=standing.committed, planned=standing.planned)
 
 
-def _record(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:
-    """One row in `ops.runs`; none for a run that found nothing to do."""
-    worked = [flow for flow in flows if flow.outcomes or flow.error is not None]
-    if not worked and not this.accept:
-        return
-    report = Report(this.run_id, tuple(flows))
-    finished = datetime.now(timezone.utc)
+def _ends(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:
+    """A job has ended: keep how, and tell whoever waits for it."""
+    report, finished = Report(this.run_id, tuple(flows)), datetime.now(timezone.utc)
     sla_m = job.conf.schedule.sla_m if job.conf.schedule else None
+    sla_met = None if sla_m is None else not report.errors and finished - started <= timedelta(minutes=sla_m)
+    if any(flow.outcomes or flow.error is not None for flow in flows) or this.accept:
+        _record(this, job, report, started, finished, sla_met)
+    this.watch.job_ends(job, [flow.flow for flow in flows], report.errors, started, finished, sla_met)
+
+
+def _record(
+    this: _Run, job: LoadedJob, report: Report, started: datetime, finished: datetime, sla_met: bool | None
+) -> None:
+    """One row in `ops.runs`; none for a run that found nothing to do."""
     record = {
         "job": job.name,
         "run_id": this.run_id,
@@ -257,7 +269,7 @@ def _record(this: _Run, job: LoadedJob, started: datetime, flows: Sequence[FlowR
         "status": "failed" if report.errors else "done",
         "exit_code": report.exit_code,
         "error": "; ".join(redacted(str(error), this.suite.secrets) for error in report.errors) or None,
-        "sla_met": None if sla_m is None else not report.errors and finished - started <= timedelta(minutes=sla_m),
+        "sla_met": sla_met,
         "suite_version": this.suite.version,
         "accepted": this.accept,
     }

@@ -66,6 +66,12 @@ TABLES: dict[str, dict[str, str]] = {
         "sla_met": "bool",
         **dict.fromkeys(("suite_version", "accepted"), "string"),
     },
+    "alerts": {
+        **dict.fromkeys(("job", "alert", "severity", "status"), "string"),
+        "value": "number",
+        **dict.fromkeys(("since", "changed_at"), "time"),
+        **dict.fromkeys(("run_id", "undelivered"), "string"),
+    },
 }
 
 
@@ -77,6 +83,7 @@ def schema(table: str) -> pa.Schema:
     types = {
         "string": pa.string(),
         "long": pa.int64(),
+        "number": pa.float64(),
         "bool": pa.bool_(),
         "time": pa.timestamp("us", tz="UTC"),
         "reasons": pa.list_(reason),

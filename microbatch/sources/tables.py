@@ -14,7 +14,11 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, ClassVar
+=======
+from typing import TYPE_CHECKING, Any
+>>>>>>> 34eb574 (Figures of a run in one place, and alerts that are told once when they begin and once when they end)
 
 from microbatch.errors import StateChanged
 from microbatch.sink.tables import Table
@@ -55,13 +59,28 @@ class TableInput:
         Raises:
             StateChanged: the table is gone, or is not the one that was read so far.
         """
+        versions, rest = self._ahead()
+        return sum(self._files(number) > 0 for number in versions) + int(rest)
+
+    def pending_rows(self) -> int | None:
+        """Rows, or changes of rows, in those versions, as their commits count them; None where one does not say.
+
+        Raises:
+            StateChanged: as for `pending`.
+        """
+        versions, rest = self._ahead()
+        counts = [self._rows(number) for number in versions if self._files(number) > 0]
+        return None if rest or None in counts else sum(count or 0 for count in counts)
+
+    def _ahead(self) -> tuple[range, bool]:
+        """The versions behind the last one that was read, and whether of that one a part is left."""
         offset = last_offset(self.checkpoint)
         if not self.table.exists():
             if offset is not None:
                 raise self._changed("is gone")
-            return 0
+            return range(0), False
         opened = self.table.open()
-        version, taken, rest = opened.version(), (self.starting_version or 0) - 1, 0
+        version, taken, rest = opened.version(), (self.starting_version or 0) - 1, False
         if offset is not None:
             end = json.loads(offset)
             if opened.metadata().id != end["reservoirId"]:
@@ -72,19 +91,22 @@ class TableInput:
             if end["index"] >= 0:
                 # The first version a stream reads is the whole table: its files are not those of one commit.
                 rest = end["isStartingVersion"] or end["index"] + 1 < self._files(taken)
-        return sum(self._files(number) > 0 for number in range(taken + 1, version + 1)) + int(rest)
+        return range(taken + 1, version + 1), rest
 
-    def _files(self, version: int) -> int:
-        """The data files of a version that a reader sees, as its indexes count them: none where rows were only moved.
-
-        Where the log of the version is gone or out of reach, more than any index.
-        """
+    def _rows(self, version: int) -> int | None:
+        """The rows a version added, or with `changes` those it inserted, updated or deleted."""
         log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
         if not log.exists():
-            return sys.maxsize
+            return None
         actions = [json.loads(line) for line in log.read_text().splitlines()]
-        files = [action.get("add") or action.get("remove") or {} for action in actions]
-        return sum("cdc" in action for action in actions) or sum(file.get("dataChange", False) for file in files)
+        metrics: dict[str, Any] = next(
+            (a["commitInfo"].get("operationMetrics", {}) for a in actions if "commitInfo" in a), {}
+        )
+        merged = [
+            metrics[name] for what in ("Inserted", "Updated", "Deleted") if (name := f"numTargetRows{what}") in metrics
+        ]
+        counts = merged or ([metrics["numOutputRows"]] if "numOutputRows" in metrics else [])
+        return sum(int(count) for count in counts) if counts else None
 
     def _changed(self, what: str) -> StateChanged:
         remedy = "put it back, or read it anew with `--accept checkpoint` (an Append doubles what it holds)"

@@ -34,8 +34,16 @@ class House:
     def call(self, *arguments: str) -> Result:
         return called(self.root, *arguments)
 
-    def batch(self, flow: str, run_id: str = "run-1", batch_id: int = 0, hours_ago: float = 1, **counts: int) -> None:
-        """One row of the ledger."""
+    def batch(
+        self,
+        flow: str,
+        run_id: str = "run-1",
+        batch_id: int = 0,
+        hours_ago: float = 1,
+        in_table: bool = True,
+        **counts: int,
+    ) -> None:
+        """One row of the ledger; not `in_table`: one whose rows all left, so that it has no commit in the target."""
         at = (NOW - timedelta(hours=hours_ago)).isoformat()
         numbers = dict.fromkeys((name for name in ops.TABLES["batches"] if name.startswith("rows_")), 0) | counts
         ops.record(
@@ -50,12 +58,22 @@ class House:
                 duration_ms=1500,
                 source_start="",
                 source_end="",
-                target_version=batch_id,
+                target_version=batch_id if in_table else None,
                 newest_at=at,
                 suite_version="v",
                 **numbers,
             ),
         )
+
+    def taken(self, flow: str, run_id: str = "run-1", batch_id: int = 0, hours_ago: float = 1, **counts: int) -> None:
+        """A batch in the ledger and in the flow's checkpoint, with no commit in the target: a run finds nothing to do."""
+        self.batch(flow, run_id, batch_id, hours_ago, in_table=False, **counts)
+        checkpoint = self.root / "data" / "checkpoints" / "orders" / flow
+        lines = {"offsets": 'v1\n{}\n{"logOffset":-1}', "commits": "v1\n{}"}
+        for folder, text in lines.items():
+            (checkpoint / folder).mkdir(parents=True, exist_ok=True)
+            (checkpoint / folder / str(batch_id)).write_text(text)
+        (checkpoint / "metadata").write_text(f'{{"id": "query-{flow}"}}')
 
     def ran(
         self, run_id: str = "run-1", hours_ago: float = 1, error: str | None = None, sla_met: bool | None = None

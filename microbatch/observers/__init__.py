@@ -38,8 +38,8 @@ class Observer:
 class Lines(Observer):
     """One plain line a batch, for logs."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
 
     def says(self, line: str) -> None:
         print(line, file=self.stream, flush=True)

@@ -1,0 +1,215 @@
+"""Alerts: told once when they begin and once when they end, through a real webhook. Idle runs, so no Spark."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from deltalake import DeltaTable
+
+from microbatch.commands.run import execute
+from microbatch.config import load
+from microbatch.sink import ops
+from tests.webhook import Webhook, serving
+
+CONF = """
+sources:
+  orders: {{kind: files, format: json, path: "${{landing}}/orders"}}
+retry: {{attempts: 0}}
+alerts:
+{alerts}
+"""
+ENVIRONMENT = 'channels: {ops: {url: "${env:OPS_WEBHOOK:-}"}, quiet: {url: ""}}\n'
+
+
+@pytest.fixture
+def hook(monkeypatch) -> Iterator[Webhook]:
+    with serving() as webhook:
+        monkeypatch.setenv("OPS_WEBHOOK", webhook.url)
+        yield webhook
+
+
+def alerting(house, *alerts: str):
+    """The suite with nothing to do, and these alerts."""
+    (house.root / "data/landing/orders/1.json").unlink(missing_ok=True)
+    (house.root / "conf/base/environment.yml").write_text(ENVIRONMENT)
+    (house.root / "conf/base/orders.yml").write_text(CONF.format(alerts="\n".join(f"  - {{{a}}}" for a in alerts)))
+
+
+def run(house) -> None:
+    called = house.call("run", "orders")
+    assert called.exit_code == 0, called.output
+
+
+def changes(house) -> list[dict]:
+    return ops.rows(house.warehouse, "alerts")
+
+
+def test_an_alert_is_told_once_over_ten_runs_and_once_when_it_is_over(house, hook):
+    alerting(house, 'when: "freshness_h > 26", severity: critical, notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    for _ in range(10):
+        run(house)
+    assert [message["title"] for message in hook.received] == ["critical: orders: freshness_h > 26"]
+    assert hook.received[0]["type"] == "failure"
+    assert "freshness_h is 31" in hook.received[0]["message"]
+    house.taken("ingest", "run-2", 1, hours_ago=1)
+    for _ in range(3):
+        run(house)
+    assert [message["title"] for message in hook.received[1:]] == ["over: orders: freshness_h > 26"]
+    assert hook.received[1]["type"] == "success"
+    assert [change["status"] for change in changes(house)] in (["on", "over"], ["over", "on"])
+    assert len(DeltaTable(f"{house.warehouse}/ops/alerts").history()) == 2
+
+
+def test_open_letters_and_their_age_raise_alerts_with_nothing_else_to_do(house, hook):
+    alerting(
+        house,
+        'when: "open_quarantine >= 2", notify: [ops]',
+        'when: "quarantine_age_h > 4", notify: [ops]',
+        'when: "failed > 0", notify: [ops]',
+    )
+    house.letter("a1", hours_ago=5)
+    run(house)
+    assert [message["title"] for message in hook.received] == ["warning: orders: quarantine_age_h > 4"]
+    house.letter("a2")
+    run(house)
+    assert hook.received[1]["title"] == "warning: orders: open_quarantine >= 2"
+    assert len(hook.received) == 2
+
+
+def test_status_says_which_alerts_are_on_to_people_and_to_programs(house, hook):
+    alerting(house, 'when: "freshness_h > 26", severity: critical, notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    run(house)
+    assert "orders: critical on since" in house.call("status").stdout
+    (alert,) = json.loads(house.call("status", "--json").stdout)[0]["alerts"]
+    assert (alert["when"], alert["severity"], alert["undelivered"]) == ("freshness_h > 26", "critical", None)
+
+
+def test_a_channel_that_is_down_fails_no_run_is_said_in_status_and_gets_the_message_later(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    hook.answer = 500
+    called = house.call("run", "orders")
+    assert called.exit_code == 0
+    assert "channel ops did not take the alert freshness_h > 26" in called.stderr
+    assert hook.received == []
+    said = house.call("status").stdout
+    assert "an alert could not be sent" in said
+    assert "500" in said
+    hook.answer = 200
+    for _ in range(3):
+        run(house)
+    assert [message["title"] for message in hook.received] == ["warning: orders: freshness_h > 26"]
+    assert "could not be sent" not in house.call("status").stdout
+
+
+def test_a_server_that_is_not_there_and_a_url_that_is_none_are_said_without_the_url(house, monkeypatch):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    for url in ("http://127.0.0.1:9/hook-token-4711", "carrier-pigeon://token-4711"):
+        monkeypatch.setenv("OPS_WEBHOOK", url)
+        called = house.call("run", "orders")
+        assert called.exit_code == 0
+        assert "channel ops did not take the alert" in called.stderr
+        assert "4711" not in called.output + house.call("status").output + str(changes(house))
+
+
+def test_an_empty_url_sends_nothing_and_the_state_is_kept_all_the_same(house):
+    alerting(house, 'when: "freshness_h > 26", notify: [quiet]', 'when: "rows_read < 1", severity: info')
+    house.taken("ingest", hours_ago=31)
+    run(house)
+    assert {(change["alert"], change["undelivered"]) for change in changes(house)} == {
+        ("freshness_h > 26", None),
+        ("rows_read < 1", None),
+    }
+
+
+def test_a_secret_in_what_is_told_is_taken_out(house, hook, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cr3t-t0ken")
+    alerting(house, 'when: "failed == 1", notify: [ops]')
+    (house.root / "conf/base/environment.yml").write_text(
+        ENVIRONMENT + 'connections: {x: {url: "http://${env:TOKEN}"}}\n'
+    )
+    landing = house.root / "data/landing/orders"
+    landing.rename(house.root / "data/landing/s3cr3t-t0ken")
+    conf = house.root / "conf/base/orders.yml"
+    conf.write_text(conf.read_text().replace("${landing}/orders", "${landing}/s3cr3t-t0ken/away"))
+    assert house.call("run", "orders").exit_code == 5
+    assert [message["title"] for message in hook.received] == ["warning: orders: failed == 1"]
+    assert "source orders is not available" in hook.received[0]["message"]
+    assert "s3cr3t" not in str(hook.received)
+
+
+def test_a_failure_is_told_and_so_is_its_end(house, hook):
+    alerting(house, 'when: "failed > 0", severity: critical, notify: [ops]')
+    landing = house.root / "data/landing/orders"
+    landing.rename(house.root / "data/landing/elsewhere")
+    for _ in range(2):
+        assert house.call("run", "orders").exit_code == 5
+    (house.root / "data/landing/elsewhere").rename(landing)
+    run(house)
+    assert [message["title"] for message in hook.received] == [
+        "critical: orders: failed > 0",
+        "over: orders: failed > 0",
+    ]
+
+
+def test_a_run_that_changes_no_alert_leaves_no_commit_and_sends_nothing(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=1)
+    run(house)
+    assert hook.received == []
+    assert changes(house) == []
+
+
+def test_volume_is_held_against_the_median_of_the_last_fourteen_runs(house, hook):
+    alerting(house, 'when: "volume_ratio < 0.5", notify: [ops]')
+    for number in range(20):
+        rows = 1_000_000 if number < 6 else 100
+        house.taken(
+            "ingest",
+            f"run-{number}",
+            number,
+            hours_ago=50 - number,
+            rows_read=rows,
+            rows_transformed=rows,
+            rows_written=rows,
+        )
+    suite = load(house.root)
+    from microbatch.runner.figures import Figures
+
+    assert Figures(suite, suite.job("orders"), "run-19", _now()).of("volume_ratio") == 1.0
+    run(house)
+    assert "volume_ratio is 0" in hook.received[0]["message"]
+
+
+def _now():
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc)
+
+
+def test_an_idle_run_with_alerts_stays_under_a_second_and_loads_no_apprise(house, monkeypatch):
+    alerting(house, 'when: "freshness_h > 26", notify: [quiet]', 'when: "open_quarantine > 100", notify: [quiet]')
+    house.taken("ingest", hours_ago=1)
+    suite = load(house.root)
+    execute(suite, ["orders"])
+    loaded = set(sys.modules)
+    started = time.process_time()
+    execute(suite, ["orders"])
+    assert time.process_time() - started < 1
+    assert not {name for name in set(sys.modules) - loaded if name.startswith(("apprise", "pyspark"))}
+
+
+def test_a_warehouse_that_cannot_keep_the_state_fails_no_run(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    (house.root / "data/warehouse/ops/alerts").write_text("a file where the table should be")
+    called = house.call("run", "orders")
+    assert called.exit_code == 0, called.output
+    assert "alerts: not told" in called.stderr
