@@ -108,6 +108,18 @@ class TableInput:
         counts = merged or ([metrics["numOutputRows"]] if "numOutputRows" in metrics else [])
         return sum(int(count) for count in counts) if counts else None
 
+    def _files(self, version: int) -> int:
+        """The data files of a version that a reader sees, as its indexes count them: none where rows were only moved.
+
+        Where the log of the version is gone or out of reach, more than any index.
+        """
+        log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
+        if not log.exists():
+            return sys.maxsize
+        actions = [json.loads(line) for line in log.read_text().splitlines()]
+        files = [action.get("add") or action.get("remove") or {} for action in actions]
+        return sum("cdc" in action for action in actions) or sum(file.get("dataChange", False) for file in files)
+
     def _changed(self, what: str) -> StateChanged:
         remedy = "put it back, or read it anew with `--accept checkpoint` (an Append doubles what it holds)"
         return StateChanged(self.checkpoint.name, f"table {self.table.name}, which it reads, {what}", remedy)
