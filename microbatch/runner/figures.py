@@ -16,6 +16,7 @@ from microbatch.errors import MicrobatchError, redacted
 from microbatch.job import Flow, tables_read
 from microbatch.runner.inputs import input_of
 from microbatch.sink import ops
+from microbatch.sources import TableInput
 
 COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_superseded")
 LEDGER = ("flow", "run_id", "query_id", "batch_id", "started_at", "duration_ms", "newest_at", *COUNTS, "rows_unparsed")
@@ -170,7 +171,8 @@ def lag(suite: Suite, job: LoadedJob, flow: Flow) -> tuple[int | None, int | Non
     try:
         input_ = input_of(suite, job, flow)
         pending = input_.pending()
-        count_rows: Callable[[], int | None] | None = getattr(input_, "pending_rows", None)
-        return pending, count_rows() if pending and count_rows else None if pending else 0, None
+        if not pending or input_.unit == "row":
+            return pending, pending, None
+        return pending, input_.pending_rows() if isinstance(input_, TableInput) else None, None
     except (MicrobatchError, OSError, ValueError) as error:
         return None, None, redacted(str(error), suite.secrets)

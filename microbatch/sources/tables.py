@@ -14,11 +14,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, ClassVar
-=======
-from typing import TYPE_CHECKING, Any
->>>>>>> 34eb574 (Figures of a run in one place, and alerts that are told once when they begin and once when they end)
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.sink.tables import Table
