@@ -149,6 +149,7 @@ def run(
         report = Report(this.run_id, tuple(_flows(this, wanted)))
         for name in jobs:
             _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])
+        this.watch.ends()
     this.observer.ends(report.run_id)
     return report
 

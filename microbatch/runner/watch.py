@@ -9,6 +9,7 @@ from datetime import datetime
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
 from microbatch.outcome import Outcome
+from microbatch.runner import metrics
 from microbatch.runner.alerts import Alerts
 from microbatch.runner.figures import Figures
 
@@ -57,6 +58,11 @@ class Watch:
             )
             with self._quietly("alerts"):
                 self._alerts[job.name].judge(figures, [str(error) for error in errors])
+
+    def ends(self) -> None:
+        """The run is over, for all of its jobs."""
+        with self._quietly("metrics"):
+            metrics.write(self.suite)
 
     @contextmanager
     def _quietly(self, what: str) -> Iterator[None]:

@@ -1,0 +1,112 @@
+"""Prometheus: the file after each run and the endpoint, both out of the ledger. Idle runs, so no Spark."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from microbatch.config import load
+from microbatch.errors import WarehouseUnavailable
+from microbatch.runner.metrics import serving
+
+
+ORDER = ("job", "flow", "status", "alert", "severity", "env", "suite_version")
+
+
+def measured(house, metrics: str) -> None:
+    (house.root / "data/landing/orders/1.json").unlink(missing_ok=True)
+    (house.root / "conf/base/environment.yml").write_text(f"metrics: {metrics}\n")
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """By name and the values of the labels."""
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels, key=ORDER.index))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def some_runs(house) -> None:
+    house.taken("ingest", "run-1", 0, 5, rows_read=10, rows_unparsed=1, rows_transformed=9, rows_written=9)
+    house.ran("run-1", hours_ago=5, sla_met=False, error="flow refine stopped")
+    house.taken("ingest", "run-2", 1, 2, rows_read=4, rows_transformed=4, rows_quarantined=1, rows_written=3)
+    house.ran("run-2", hours_ago=2, sla_met=True)
+    house.letter("a1", hours_ago=3)
+
+
+def test_the_file_says_after_each_run_what_the_ledger_says(house):
+    measured(house, "{file: data/metrics/microbatch.prom}")
+    some_runs(house)
+    assert house.call("run", "orders").exit_code == 0
+    found = samples((house.root / "data/metrics/microbatch.prom").read_text())
+    assert found["microbatch_rows_read_total", "orders", "ingest"] == 14
+    assert found["microbatch_rows_written_total", "orders", "ingest"] == 12
+    assert found["microbatch_rows_quarantined_total", "orders", "ingest"] == 2
+    assert found["microbatch_rows_read_total", "orders", "refine"] == 0
+    assert found["microbatch_batch_duration_seconds_count", "orders", "ingest"] == 2
+    assert found["microbatch_batch_duration_seconds_sum", "orders", "ingest"] == 3
+    assert found["microbatch_quarantine_open_letters", "orders", "refine"] == 1
+    assert found["microbatch_runs_total", "orders", "failed"] == 1
+    assert found["microbatch_last_run_success", "orders"] == 1
+    assert found["microbatch_last_run_sla_met", "orders"] == 1
+    assert ("microbatch_newest_input_timestamp_seconds", "orders", "refine") not in found
+
+
+def test_every_name_is_one_of_prometheus_conventions(house):
+    measured(house, "{file: m.prom}")
+    some_runs(house)
+    house.call("run", "orders")
+    for family in text_string_to_metric_families((house.root / "m.prom").read_text()):
+        assert family.name.startswith("microbatch_")
+        assert family.documentation
+        assert not family.name.endswith(("_ms", "_hours", "_minutes"))
+        assert family.type in {"counter", "gauge", "summary", "info"}
+        for sample in family.samples:
+            assert family.type != "counter" or sample.name.endswith("_total")
+
+
+def test_a_file_that_cannot_be_written_fails_no_run(house):
+    measured(house, "{file: data/landing/orders}")
+    called = house.call("run", "orders")
+    assert called.exit_code == 0
+    assert "metrics: not told" in called.stderr
+
+
+def test_the_endpoint_serves_on_loopback_while_it_is_on_and_counts_anew_at_each_scrape(house):
+    port = free_port()
+    measured(house, f"{{port: {port}}}")
+    url = f"http://127.0.0.1:{port}/metrics"
+    with serving(load(house.root)):
+        house.taken("ingest", rows_read=10, rows_transformed=10, rows_written=10)
+        first = samples(urllib.request.urlopen(url, timeout=10).read().decode())
+        house.taken("ingest", "run-2", 1, rows_read=5, rows_transformed=5, rows_written=5)
+        second = samples(urllib.request.urlopen(url, timeout=10).read().decode())
+    assert [found["microbatch_rows_read_total", "orders", "ingest"] for found in (first, second)] == [10, 15]
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=1)
+
+
+def test_a_port_that_is_taken_is_one_line_with_what_to_do(house):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        measured(house, f"{{port: {other.getsockname()[1]}}}")
+        with pytest.raises(WarehouseUnavailable, match="change `metrics.port` in conf"), serving(load(house.root)):
+            pass
+
+
+def test_without_metrics_in_conf_nothing_is_served(house):
+    with serving(load(house.root)):
+        pass
+    assert not list(house.root.rglob("*.prom"))
