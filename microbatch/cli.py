@@ -143,6 +143,29 @@ def status(suite: Any, job: str | None, as_json: bool) -> int:
     return command_.execute(suite, [suite.job(job)] if job else list(suite.jobs.values()), as_json)
 
 
+@command(group, "trace")
+@click.argument("job")
+@click.option(
+    "--key", "keys", multiple=True, required=True, metavar="COLUMN=VALUE", help="May be given more than once: all hold."
+)
+def trace(suite: Any, job: str, keys: tuple[str, ...]) -> int:
+    """Show where a row is: each table, quarantine, deleted or superseded, and which batch brought it. Starts no JVM."""
+    from microbatch.commands import trace as command_
+
+    return command_.execute(suite, suite.job(job), keys)
+
+
+@command(group, "report")
+@click.argument("job", required=False)
+@click.option("--open", "open_", is_flag=True, help="Show it in the browser, too.")
+def report(suite: Any, job: str | None, open_: bool) -> int:
+    """Write the page of what the jobs did, with Great Expectations' Data Docs beside it; print its path. Starts no JVM."""
+    from microbatch.commands import report as command_
+
+    jobs = [suite.job(job)] if job else list(suite.jobs.values())
+    return command_.execute(suite, jobs, job or "index", open_)
+
+
 @command(group, "docs")
 @click.argument("job")
 def docs(suite: Any, job: str) -> int:

@@ -13,7 +13,6 @@ from microbatch.config import load
 from microbatch.errors import WarehouseUnavailable
 from microbatch.runner.metrics import serving
 
-
 ORDER = ("job", "flow", "status", "alert", "severity", "env", "suite_version")
 
 
