@@ -11,7 +11,7 @@ AIRFLOW := .airflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench setup java land dist airflow clean
+.PHONY: help run test test-fast check bench report setup java land dist airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: $(READY) ## format, lint, types, import contracts
 
 bench: setup land ## daily_sales against the same job written by hand, in one run
 	$(BIN)/python -m benchmarks.versus --landing $(LANDING)
+
+report: setup ## the HTML report of what the jobs did; prints where it is
+	@$(BIN)/microbatch report
 
 setup: java $(READY) $(FETCHED) ## .venv with the exact versions of constraints.txt, Java, and Delta's jars; once
 

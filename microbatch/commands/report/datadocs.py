@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,10 @@ def _index(suite: Suite, job: LoadedJob, pages: Sequence[Judged], home: Path) ->
 
 def _page(suite: Suite, job: LoadedJob, judged: Judged) -> str:
     """A batch's page as Great Expectations makes it, opened offline."""
+    import great_expectations
     from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
     results = [_result(job, judged.flow, row) for row in judged.results]
     counted = {
@@ -136,12 +137,20 @@ def _page(suite: Suite, job: LoadedJob, judged: Judged) -> str:
         statistics=counted,
         meta={
             "run_id": RunIdentifier(run_name=judged.run_id, run_time=judged.at),
-            "batch_id": f"batch {judged.batch_id}",
-            "active_batch_definition": {},
+            "great_expectations_version": great_expectations.__version__,
+            "active_batch_definition": {"data_asset_name": f"batch {judged.batch_id} of flow {judged.flow}"},
         },
     )
     document = ValidationResultsPageRenderer().render(validation)
-    return offline(redacted(DefaultJinjaPageView().render(document), suite.secrets))
+    return offline(redacted(_view().render(document), suite.secrets))
+
+
+@cache
+def _view() -> Any:
+    """Great Expectations' view; one for all pages, as it compiles its templates anew for each view."""
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
 
 
 def _result(job: LoadedJob, flow: str, row: Row) -> Any:
@@ -219,6 +228,10 @@ def offline(page: str) -> str:
     page = re.sub(r"<link\b[^>]*>", "", page, flags=re.IGNORECASE)
     page = re.sub(r"<img\b[^>]*>", "", page, flags=re.DOTALL | re.IGNORECASE)
     page = re.sub(r"<style\b[^>]*>.*?</style>", "", page, flags=re.DOTALL | re.IGNORECASE)
+    page = re.sub(r"""\son\w+\s*=\s*("[^"]*"|'[^']*')""", "", page)
+    page = re.sub(r'href="[^"#]*index\.html"', 'href="../index.html"', page)
+    page = re.sub(r'<a\b[^>]*href="[^"#]*expectations/[^"]*"[^>]*>(.*?)</a>', r"\1", page, flags=re.DOTALL)
+    page = re.sub(r"<a\b[^>]*>\s*Show more info\.\.\.\s*</a>", "", page)
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{policy()}">'
         f'<link rel="icon" href="data:,"><style>{asset("data_docs.css")}</style>'

@@ -9,7 +9,7 @@ from microbatch.config import LoadedJob
 from microbatch.job import Source, snapshots_of
 
 CHARACTER = 7.3  # pixels of a character in the page's 12 pixel monospace
-HEIGHT, GAP, STEP = 44, 18, 46  # pixels: of a node, between nodes of a layer, between layers
+HEIGHT, GAP, STEP = 44, 18, 40  # pixels: of a node, between nodes of a layer, between layers
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from microbatch.checks.wording import columns_of, requirement
 from microbatch.commands.quarantine import Letters, laid_out
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
@@ -21,7 +22,7 @@ _GROUP = ("flow", "kind", "reason['expectation']", "reason['column']", "reason['
 
 @dataclass(frozen=True)
 class Reason:
-    """The letters of one reason, with the newest of them."""
+    """The letters of one reason, with the newest of them. `demand` is what the rule asks, in words."""
 
     flow: str
     kind: str
@@ -31,6 +32,7 @@ class Reason:
     letters: int
     open: int
     samples: tuple[Sample, ...]
+    demand: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,35 @@ def reasons(suite: Suite, job: LoadedJob) -> tuple[list[Reason], int]:
     """The reasons, most letters first, and how many more there are. One letter with two reasons counts in both."""
     letters = Letters(suite, job)
     unnested = letters_by_reason(letters)
-    newest = f"SELECT *, row_number() OVER (PARTITION BY {_names()} ORDER BY quarantined_at DESC, id) AS place FROM (SELECT {_columns()}, * FROM ({{}}))"
-    sampled = letters.query(_LETTER, around=f"SELECT * FROM ({newest}) WHERE place <= {SAMPLES}")  # noqa: S608
+    order = f"PARTITION BY {_names()} ORDER BY quarantined_at DESC, id"
+    placed = f"SELECT *, row_number() OVER ({order}) AS place FROM (SELECT {_columns()}, * FROM ({{}}))"  # noqa: S608
+    sampled = letters.query(_LETTER, around=f"SELECT * FROM ({placed}) WHERE place <= {SAMPLES}")  # noqa: S608
     samples: dict[tuple[Any, ...], list[Sample]] = {}
     for each in sorted(sampled, key=lambda row: row["place"]):
         key = tuple(each[f"g{number}"] for number in range(len(_GROUP)))
         samples.setdefault(key, []).append(_sample(suite, job, each))
-    found = [
-        Reason(*[str(part or "") for part in key], letters=count, open=open_, samples=tuple(samples.get(key, ())))
-        for key, count, open_ in unnested
-    ]
+    found = []
+    for key, count, open_ in unnested:
+        flow, kind, rule, column, severity = (str(part or "") for part in key)
+        mine = tuple(samples.get(key, ()))
+        found.append(
+            Reason(flow, kind, rule, column, severity, count, open_, mine, _demand(job, flow, rule, column, mine))
+        )
     return found[:MOST_REASONS], max(0, len(found) - MOST_REASONS)
+
+
+def _demand(job: LoadedJob, flow: str, rule: str, column: str, samples: Sequence[Sample]) -> str:
+    """What was asked of the row, as the suite's file says it today; else what its letters say."""
+    file = job.expectations.get(flow)
+    asked = [
+        requirement(entry.type, entry.kwargs)
+        for entry in (file.entries if file else ())
+        if entry.type == rule and ",".join(columns_of(entry.kwargs)) == column
+    ]
+    said = {sample.message.partition(", found")[0] for sample in samples}
+    if len(said) == 1:
+        return said.pop()
+    return asked[0] if len(asked) == 1 else f"{rule} {column}".strip()
 
 
 _LETTER = "id, flow, kind, batch_id, quarantined_at, status, payload, unnest(reasons) AS reason"
@@ -76,7 +96,8 @@ def _names() -> str:
 def letters_by_reason(letters: Letters) -> list[tuple[tuple[Any, ...], int, int]]:
     """Flow, kind, rule, column and severity of a reason; its letters; those of them that are open. Most first."""
     counts = "count(*) AS n, sum(CASE WHEN status = 'open' THEN 1 ELSE 0 END) AS open"
-    around = f"SELECT {_names()}, {counts} FROM (SELECT {_columns()}, status FROM ({{}})) GROUP BY {_names()} ORDER BY n DESC, {_names()}"  # noqa: S608
+    within = f"SELECT {_columns()}, status FROM ({{}})"  # noqa: S608
+    around = f"SELECT {_names()}, {counts} FROM ({within}) GROUP BY {_names()} ORDER BY n DESC, {_names()}"  # noqa: S608
     counted = letters.query("flow, kind, status, unnest(reasons) AS reason", around=around)
     return [(tuple(each[f"g{number}"] for number in range(len(_GROUP))), each["n"], each["open"]) for each in counted]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 ASSETS = files("microbatch.commands.report") / "assets"
+NOTHING = "\N{EN DASH}"
 SCRIPTS = ("d3.min.js", "plot.umd.min.js", "page.js")  # Observable Plot draws with d3
 
 
@@ -111,15 +112,12 @@ def _charts(found: JobFound) -> dict[str, Any]:
         "sla_m": schedule.sla_m if schedule else None,
         "freshness_h": min(fresh, default=None),
         "trends": [rule.trend for rule in found.broken],
-        "reasons": [
-            {"reason": f"{each.rule or each.kind} {each.column}".strip(), "letters": each.letters, "open": each.open}
-            for each in found.reasons[:12]
-        ],
+        "reasons": [{"reason": each.demand, "letters": each.letters, "open": each.open} for each in found.reasons[:12]],
     }
 
 
 def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+    return NOTHING if value is None else f"{value:,}"
 
 
 def _share(value: float) -> str:
@@ -130,7 +128,7 @@ def _share(value: float) -> str:
 
 def _hours(value: float | None) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value * 60:.0f} min" if value < 1 else f"{value:.1f} h" if value < 48 else f"{value / 24:.1f} days"
 
 
@@ -140,5 +138,5 @@ def _minute(value: datetime | None) -> str:
 
 def _seconds(value: float | None) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -13,8 +13,15 @@ function ticks(steps, width) {
 }
 
 function label(steps, at) {
-  const sameDay = day(steps[0].at) === day(steps[steps.length - 1].at);
-  return sameDay ? steps[at].at.slice(11, 16) : day(steps[at].at);
+  const [first, last] = [steps[0].at, steps[steps.length - 1].at];
+  if (day(first) !== day(last)) return day(steps[at].at);
+  return new Date(last) - new Date(first) < 9e5 ? steps[at].at.slice(11, 19) : steps[at].at.slice(11, 16);
+}
+
+// A bar is never wider than a bar of twenty: one batch is one bar, not a wall.
+function padding(steps, width) {
+  const room = (width - 56) / steps.length;
+  return Math.max(steps.length > 40 ? 0.1 : 0.25, 1 - 44 / room);
 }
 
 function frame(steps, width, options) {
@@ -26,7 +33,7 @@ function frame(steps, width, options) {
     marginBottom: 26,
     marginTop: 14,
     style: { background: "none", fontSize: "12px", overflow: "visible" },
-    x: { type: "band", domain: d3.range(steps.length), ticks: ticks(steps, width), tickFormat: (at) => label(steps, at), label: null, padding: steps.length > 40 ? 0.1 : 0.25, tickSize: 3 },
+    x: { type: "band", domain: d3.range(steps.length), ticks: ticks(steps, width), tickFormat: (at) => label(steps, at), label: null, padding: padding(steps, width), tickSize: 3 },
     y: { grid: true, ticks: 4, tickFormat: short, label: null, zero: true, nice: true },
     ...options,
   };
@@ -71,17 +78,21 @@ const draw = {
   seconds: (key, width) => bars(key, width, "seconds", "var(--superseded)", "Seconds each batch took", false),
   age(key, width) {
     const steps = flow(key);
-    const known = steps.map((step, at) => ({ ...step, place: at })).filter((step) => step.age_h !== null);
+    const hours = steps.map((step, place) => ({ ...step, place })).filter((step) => step.age_h !== null);
+    const worst = d3.max(hours, (step) => step.age_h) || 0;
+    const [unit, factor] = worst < 0.1 ? ["s", 3600] : worst < 2 ? ["min", 60] : worst < 72 ? ["h", 1] : ["days", 1 / 24];
+    const known = hours.map((step) => ({ ...step, age: step.age_h * factor }));
     const limit = charts[key.split("/")[0]].freshness_h;
-    const far = limit !== null && known.length && limit <= 4 * d3.max(known, (step) => step.age_h);
     return Plot.plot(frame(steps, width, {
-      ariaLabel: "Age of the newest input at the end of each batch, in hours",
+      ariaLabel: `Age of the newest input at the end of each batch, in ${unit}`,
+      y: { grid: true, ticks: 4, tickFormat: (value) => `${d3.format("~r")(value)} ${unit}`, label: null, domain: [0, worst * factor * 1.05 || 1], nice: true },
+      marginLeft: 58,
       marks: [
         Plot.ruleY([0], { stroke: "var(--soft)" }),
-        far ? Plot.ruleY([limit], { stroke: "var(--quarantined)", strokeDasharray: "4 3" }) : null,
-        Plot.lineY(known, { x: "place", y: "age_h", stroke: "var(--written)", strokeWidth: 1.6, ariaHidden: "true" }),
-        Plot.dot(known, { x: "place", y: "age_h", fill: "var(--written)", r: known.length > 60 ? 1.2 : 2.6, ariaHidden: "true" }),
-        Plot.tip(known, Plot.pointerX({ x: "place", y: "age_h", title: (step) => `${step.label}\n${minute(step.at)} UTC\n${d3.format(",.2f")(step.age_h)} h`, fill: "var(--card)", stroke: "var(--line)" })),
+        limit !== null && limit <= worst * 1.05 ? Plot.ruleY([limit * factor], { stroke: "var(--quarantined)", strokeDasharray: "4 3" }) : null,
+        Plot.lineY(known, { x: "place", y: "age", stroke: "var(--written)", strokeWidth: 1.6, ariaHidden: "true" }),
+        Plot.dot(known, { x: "place", y: "age", fill: "var(--written)", r: known.length > 60 ? 1.2 : 3, ariaHidden: "true" }),
+        Plot.tip(known, Plot.pointerX({ x: "place", y: "age", title: (step) => `${step.label}\n${minute(step.at)} UTC\n${d3.format(",.1f")(step.age)} ${unit}`, fill: "var(--card)", stroke: "var(--line)" })),
       ],
     }));
   },
@@ -93,7 +104,7 @@ const draw = {
       ariaLabel: "Minutes each run took",
       y: { grid: true, ticks: 4, tickFormat: short, label: null, domain: [0, Math.max(worst, sla !== null && sla <= 20 * worst ? sla : 0) * 1.05 || 1] },
       marks: [
-        Plot.barY(runs, { x: (_, at) => at, y: "minutes", fill: (run) => (run.status === "failed" ? "var(--quarantined)" : "var(--written)"), ariaHidden: "true", insetLeft: runs.length < 8 ? width / runs.length / 3 : 0, insetRight: runs.length < 8 ? width / runs.length / 3 : 0 }),
+        Plot.barY(runs, { x: (_, at) => at, y: "minutes", fill: (run) => (run.status === "failed" ? "var(--quarantined)" : "var(--written)"), ariaHidden: "true" }),
         Plot.ruleY([0], { stroke: "var(--soft)" }),
         sla !== null && sla <= 20 * worst ? Plot.ruleY([sla], { stroke: "var(--quarantined)", strokeDasharray: "4 3" }) : null,
         Plot.tip(runs, Plot.pointerX({ x: (_, at) => at, y: "minutes", title: (run) => `${minute(run.at)} UTC\n${d3.format(",.1f")(run.minutes)} min\n${run.status}`, fill: "var(--card)", stroke: "var(--line)" })),
