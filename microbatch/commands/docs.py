@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microbatch.checks import Entry
-from microbatch.commands.lineage import Column, Traced, trace
 from microbatch.commands.plan import expectations, many, shaped, without_secrets
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow, Replace, Source, snapshots_of
+from microbatch.lineage import Column, Traced, trace
 from microbatch.runner.standings import standings
 from microbatch.sink import ops
 from microbatch.sink.tables import Table

@@ -107,6 +107,7 @@ class _Run:
             from microbatch.shape import shapes
 
             self.shapes = shapes(spark, self.suite, self.jobs)
+            self.watch.spark_is_ready(spark, self.shapes)
             self.spark = spark
         return self.spark
 
@@ -166,11 +167,13 @@ def _flows(this: _Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[Flo
             outcomes: list[Outcome] = []
             try:
                 state = _flow(this, job, flow, outcomes)
+                this.watch.flow_ends(job, flow, outcomes)
                 yield FlowRun(job.name, flow.name, state, tuple(outcomes))
             except (Exception, SystemExit, KeyboardInterrupt) as cause:
                 # Whatever it is, it stops this flow and is told; flows that do not depend on it go on.
                 lost.add(flow.writes.table)
                 error = classify(cause, flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
+                this.watch.flow_ends(job, flow, outcomes, error)
                 yield FlowRun(job.name, flow.name, "failed", tuple(outcomes), error)
 
 
@@ -212,12 +215,13 @@ def _flow(this: _Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> St
     if isinstance(input_, TableInput) and (input_.changes or input_.recompute_by):
         input_.table.ensure(CHANGES)
     this.observer.flow_begins(job.name, flow.name, pending)
+    this.watch.flow_begins(job, flow)
 
     def done(outcome: Outcome) -> None:
         if standing.unfinished and not outcomes:
             stuck.close(outcome.query_id, outcome.batch_id)
         outcomes.append(outcome)
-        this.watch.batch_ends(outcome)
+        this.watch.batch_ends(job, flow, outcome)
         this.observer.batch_ends(outcome, input_.pending())
 
     def attempt() -> None:

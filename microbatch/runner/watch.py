@@ -1,17 +1,26 @@
-"""What the world outside is told of a run: alerts and metrics. A fault in the telling is said, and never fails the run."""
+"""What the world outside is told of a run: alerts, metrics, lineage. A fault in the telling is said, and fails no run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
+from microbatch.job import Flow
+from microbatch.observers.openlineage import Emitter
 from microbatch.outcome import Outcome
-from microbatch.runner import metrics
+from microbatch.runner import columns, metrics
 from microbatch.runner.alerts import Alerts
+from microbatch.runner.events import Events
 from microbatch.runner.figures import Figures
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from microbatch.shape import Shape
 
 MOST_SAID = 300  # characters of a fault in the telling
 
@@ -27,13 +36,42 @@ class Watch:
         self.suite, self.run_id, self.says = suite, run_id, says
         self._outcomes: dict[str, list[Outcome]] = {name: [] for name in jobs}
         self._alerts = {name: Alerts(suite, suite.job(name), run_id, says) for name in jobs}
+        self._spark: SparkSession | None = None
+        self._shapes: Mapping[tuple[str, str], Shape] = {}
+        self._columns: dict[str, list[dict[str, Any]]] = {}
+        self._begun: set[tuple[str, str]] = set()
+        self._events: Events | None = None
+        self._silent = suite.environment.lineage is None
 
-    def batch_ends(self, outcome: Outcome) -> None:
+    def spark_is_ready(self, spark: SparkSession, shapes: Mapping[tuple[str, str], Shape]) -> None:
+        """The session is there, and the shape of every flow."""
+        self._spark, self._shapes = spark, shapes
+
+    def flow_begins(self, job: LoadedJob, flow: Flow) -> None:
+        """A flow has something to do."""
+        if (job.name, flow.name) in self._begun:
+            return
+        if not any(name == job.name for name, _ in self._begun):
+            self._emit(lambda events: events.job(job, "START"))
+        self._begun.add((job.name, flow.name))
+        self._tell(job, flow, "START")
+
+    def batch_ends(self, job: LoadedJob, flow: Flow, outcome: Outcome) -> None:
         """A batch is in its table and in the ledger."""
+        outcomes = self._outcomes[job.name]
+        outcomes.append(outcome)
         with self._quietly("alerts"):
-            outcomes = self._outcomes[outcome.job]
-            outcomes.append(outcome)
-            self._alerts[outcome.job].batch(outcomes)
+            self._alerts[job.name].batch(outcomes)
+        self._tell(job, flow, "RUNNING", [outcome])
+
+    def flow_ends(
+        self, job: LoadedJob, flow: Flow, outcomes: Sequence[Outcome], error: BaseException | None = None
+    ) -> None:
+        """A flow has done what there was to do, or failed."""
+        if error is not None:
+            self.flow_begins(job, flow)  # it may have failed before it had
+        if (job.name, flow.name) in self._begun:
+            self._tell(job, flow, "FAIL" if error else "COMPLETE", outcomes, error)
 
     def job_ends(
         self,
@@ -45,6 +83,9 @@ class Watch:
         sla_met: bool | None,
     ) -> None:
         """The flows of a job have ended, and `ops.runs` says how."""
+        self._lineage(job)
+        if any(name == job.name for name, _ in self._begun):
+            self._emit(lambda events: events.job(job, "FAIL" if errors else "COMPLETE", errors))
         if job.conf.alerts:
             figures = Figures(
                 self.suite,
@@ -64,10 +105,42 @@ class Watch:
         with self._quietly("metrics"):
             metrics.write(self.suite)
 
+    def _tell(
+        self,
+        job: LoadedJob,
+        flow: Flow,
+        state: str,
+        outcomes: Sequence[Outcome] = (),
+        error: BaseException | None = None,
+    ) -> None:
+        shape = self._shapes.get((job.name, flow.name))
+        self._emit(lambda events: events.flow(job, flow, state, shape, self._lineage(job), outcomes, error))
+
+    def _emit(self, send: Callable[[Events], None]) -> None:
+        """Send an event; after one that could not be sent no other is tried in this run."""
+        conf = self.suite.environment.lineage
+        if self._silent or conf is None:
+            return
+        self._silent = True
+        with self._quietly("lineage"):
+            self._events = self._events or Events(self.suite, self.run_id, Emitter(conf.url, conf.file))
+            send(self._events)
+            self._silent = False
+
+    def _lineage(self, job: LoadedJob) -> list[dict[str, Any]]:
+        """The lineage of a job's columns; none before Spark is there, unless an earlier run kept it."""
+        if job.name not in self._columns:
+            if self._spark is None or not all((job.name, flow.name) in self._shapes for flow in job.flows):
+                return []
+            self._columns[job.name] = []
+            with self._quietly("lineage"):
+                self._columns[job.name] = columns.keep(self._spark, self.suite, job, self._shapes)
+        return self._columns[job.name]
+
     @contextmanager
     def _quietly(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as cause:  # whatever a warehouse, a disk or a library raises: the rows are where they belong
+        except Exception as cause:  # whatever a warehouse, a server or a library raises: the rows are where they belong
             told = " ".join(redacted(str(cause), self.suite.secrets).split())
             self.says(f"{what}: not told: {type(cause).__name__}: {shortened(told, MOST_SAID)}")

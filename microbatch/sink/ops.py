@@ -66,6 +66,11 @@ TABLES: dict[str, dict[str, str]] = {
         "sla_met": "bool",
         **dict.fromkeys(("suite_version", "accepted"), "string"),
     },
+    "lineage": {
+        **dict.fromkeys(("job", "table", "column", "type", "flow", "how"), "string"),
+        **dict.fromkeys(("inputs", "sources"), "strings"),
+        "suite_version": "string",
+    },
     "alerts": {
         **dict.fromkeys(("job", "alert", "severity", "status"), "string"),
         "value": "number",
@@ -87,6 +92,7 @@ def schema(table: str) -> pa.Schema:
         "bool": pa.bool_(),
         "time": pa.timestamp("us", tz="UTC"),
         "reasons": pa.list_(reason),
+        "strings": pa.list_(pa.string()),
     }
     return pa.schema([(name, types[kind]) for name, kind in TABLES[table].items()])
 

@@ -109,14 +109,8 @@ def gather(suite: Suite, job: LoadedJob, now: datetime) -> JobFound:
         rules=_rules(warehouse, job, ledger),
         reasons=told,
         more_reasons=more,
-        lineage=_lineage(warehouse, job),
+        lineage=ops.rows(warehouse, "lineage", mine),
     )
-
-
-def _lineage(warehouse: str, job: LoadedJob) -> list[Row]:
-    if "lineage" not in ops.TABLES:
-        return []
-    return ops.rows(warehouse, "lineage", [("job", "=", job.name)])
 
 
 def _rules(warehouse: str, job: LoadedJob, ledger: Sequence[Row]) -> list[Rule]:

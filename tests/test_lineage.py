@@ -6,8 +6,8 @@ import pytest
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from microbatch.commands.lineage import of_frame, trace
 from microbatch.job import Append, Flow, Replace, Source, Upsert
+from microbatch.lineage import of_frame, trace
 
 
 @pytest.fixture

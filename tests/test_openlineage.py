@@ -1,0 +1,168 @@
+"""OpenLineage: the events of real runs, held against the specification, to a file and to a server."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from microbatch.testing import Bench
+from tests.openlineage_spec import EVENT
+from tests.orders import order
+from tests.webhook import serving
+
+HERE = Path(__file__).resolve().parent.parent
+LINE = {
+    "household_id": 1,
+    "store_id": 2,
+    "basket_id": 3,
+    "product_id": 4,
+    "quantity": 1,
+    "sales_value": 1.5,
+    "retail_disc": 0.0,
+    "coupon_disc": 0.0,
+    "coupon_match_disc": 0.0,
+    "week": 1,
+    "transaction_timestamp": "2017-01-01T10:00:00Z",
+}
+PRODUCT = {"manufacturer_id": 1, "department": "GROCERY", "brand": "Private", "product_category": "SOUP"}
+
+
+def daily_sales(bench: Bench, lineage: str) -> None:
+    """The suite of this repository in a folder of its own, with a little data."""
+    for room in ("jobs", "transforms", "expectations", "conf/base"):
+        for file in (HERE / room).rglob("*"):
+            if file.suffix in (".py", ".yml"):
+                bench.write(str(file.relative_to(HERE)), file.read_text())
+    bench.write("conf/local/environment.yml", f"lineage: {lineage}\n")
+    land(bench, 0)
+
+
+def land(bench: Bench, number: int) -> None:
+    lines = [{**LINE, "basket_id": 10 * number + i, "sales_value": 1.5 - i} for i in range(3)]
+    bench.land("order_lines", *lines)
+    bench.land("products", {"product_id": 4 + number, **PRODUCT, "product_type": "CAN", "package_size": "1"})
+
+
+def lines_of(bench: Bench) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (bench.root / "lineage.jsonl").read_text().splitlines()]
+
+
+def of(events: list[dict[str, Any]], name: str) -> list[str]:
+    return [event["eventType"] for event in events if event["job"]["name"] == name]
+
+
+def official() -> Any:
+    """A validator by the specification's own files, where somebody has them."""
+    folder = os.environ.get("OPENLINEAGE_SPEC")
+    if not folder:
+        return None
+    from referencing import Registry, Resource
+
+    files = [Path(folder) / "OpenLineage.json", *sorted((Path(folder) / "facets").glob("*.json"))]
+    schemas = [json.loads(file.read_text()) for file in files]
+    registry: Any = Registry().with_resources([(schema["$id"], Resource.from_contents(schema)) for schema in schemas])
+
+    def validate(thing: Any, url: str) -> None:
+        jsonschema.Draft202012Validator({"$ref": url}, registry=registry).validate(thing)
+
+    return validate
+
+
+def facets_in(thing: Any) -> list[dict[str, Any]]:
+    """Every facet in an event."""
+    if isinstance(thing, list):
+        return [facet for each in thing for facet in facets_in(each)]
+    if not isinstance(thing, dict):
+        return []
+    return ([thing] if "_schemaURL" in thing else []) + [facet for each in thing.values() for facet in facets_in(each)]
+
+
+@pytest.mark.slow
+def test_events_are_those_of_the_specification_and_revenue_reaches_sales_value(bench: Bench):
+    with serving() as server:
+        daily_sales(bench, f"{{file: lineage.jsonl, url: '{server.url}'}}")
+        bench.run("daily_sales")
+        events = lines_of(bench)
+        assert server.received == events
+    checker = jsonschema.FormatChecker()
+    for event in events:
+        jsonschema.validate(event, EVENT, format_checker=checker)
+    if validate := official():
+        for event in events:
+            validate(event, event["schemaURL"])
+            for facet in facets_in(event):
+                validate(facet, facet["_schemaURL"])
+    assert of(events, "daily_sales") == ["START", "COMPLETE"]
+    flows = ("ingest_order_lines", "ingest_products", "refine_sales", "total_daily_sales")
+    for flow in flows:
+        assert of(events, f"daily_sales.{flow}") == ["START", "RUNNING", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in events}) == 1 + len(flows)
+    parents = {
+        event["run"]["facets"]["parent"]["run"]["runId"] for event in events if event["job"]["name"] != "daily_sales"
+    }
+    assert parents == {event["run"]["runId"] for event in events if event["job"]["name"] == "daily_sales"}
+    ended = {event["job"]["name"]: event for event in events if event["eventType"] == "COMPLETE"}
+    assert reached(ended, "gold.daily_sales", "revenue") >= {("order_lines", "sales_value")}
+    refined = ended["daily_sales.refine_sales"]
+    assert refined["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 2
+    assert refined["inputs"][0]["inputFacets"]["dataQualityMetrics"]["rowCount"] == 3
+    failed = [
+        (each["name"], each["success"])
+        for each in refined["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
+        if not each["success"]
+    ]
+    assert failed
+    types = {field["name"]: field["type"] for field in refined["outputs"][0]["facets"]["schema"]["fields"]}
+    assert types["amount"] == "decimal(12,2)"
+
+    land(bench, 1)  # and the server is gone
+    assert len(bench.run("daily_sales")) == 4
+    assert bench.run("daily_sales") == []
+
+
+def reached(ended: dict[str, dict[str, Any]], table: str, column: str) -> set[tuple[str, str]]:
+    """Every dataset and column that a column is made of, by the names people know the datasets by."""
+    names, made = {}, {}
+    for event in ended.values():
+        for dataset in [*event.get("inputs", []), *event.get("outputs", [])]:
+            names[dataset["namespace"], dataset["name"]] = dataset["facets"]["symlinks"]["identifiers"][0]["name"]
+        for dataset in event.get("outputs", []):
+            for field, how in dataset["facets"].get("columnLineage", {"fields": {}})["fields"].items():
+                known = names[dataset["namespace"], dataset["name"]]
+                made[known, field] = [(names[i["namespace"], i["name"]], i["field"]) for i in how["inputFields"]]
+    found: set[tuple[str, str]] = set()
+    ahead = [(table, column)]
+    while ahead:
+        new = [each for each in made.get(ahead.pop(), []) if each not in found]
+        found.update(new)
+        ahead += new
+    return found
+
+
+@pytest.mark.slow
+def test_a_flow_that_fails_says_so_and_no_secret(orders: Bench, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cr3t-t0ken")
+    conf = 'lineage: {file: lineage.jsonl}\nconnections: {x: {url: "http://${env:TOKEN}"}}\n'
+    orders.write("conf/base/environment.yml", conf)
+    orders.write(
+        "transforms/orders.py",
+        "calls = 0\n\n\ndef refine(orders):\n    global calls\n    calls += 1\n"
+        '    if calls > 2:\n        raise ValueError("no s3cr3t-t0ken")\n    return orders.selectExpr("*", "1 AS cents")\n',
+    )
+    orders.land("orders", order(1))
+    report = orders.report("orders")
+    assert report.exit_code == 1
+    events = lines_of(orders)
+    assert of(events, "orders.ingest") == ["START", "RUNNING", "COMPLETE"]
+    assert of(events, "orders.refine") == ["START", "FAIL"]
+    assert of(events, "orders") == ["START", "FAIL"]
+    failed = next(event for event in events if event["eventType"] == "FAIL")
+    assert "ValueError" in failed["run"]["facets"]["errorMessage"]["message"]
+    assert "s3cr3t" not in json.dumps(events)
+    for event in events:
+        jsonschema.validate(event, EVENT, format_checker=jsonschema.FormatChecker())
