@@ -64,8 +64,11 @@ def _guarded(function: Callable[..., int], suite: str | None, env: str, debug: b
         return 130
 
 
-def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> None:
+def print_errors(errors: Iterable[BaseException], secrets: Iterable[str], as_json: bool = False) -> None:
     """One line an error (a configuration error: one a mistake), secrets replaced by value; with --debug its traceback."""
+    from microbatch.observers import JsonLines
+
+    secrets = tuple(secrets)
     for error in errors:
         if click.get_current_context().params.get("debug"):
             print(redacted("".join(traceback.format_exception(error)), secrets), file=sys.stderr)
@@ -76,7 +79,10 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str]) -> Non
             else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
         )
         for line in text.splitlines():
-            print(redacted(f"microbatch: {line}", secrets), file=sys.stderr)
+            if as_json:
+                JsonLines().failed(redacted(line, secrets))
+            else:
+                print(redacted(f"microbatch: {line}", secrets), file=sys.stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -92,14 +98,17 @@ def group() -> None:
 @click.option(
     "--accept", type=click.Choice(["checkpoint", "files", "batch"]), help="Give something up on purpose; see the guide."
 )
-def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...], accept: Any) -> int:
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), help="Lines instead of a progress bar; json: an object a line."
+)
+def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...], accept: Any, log: Any) -> int:
     """Take in all that is there, then exit. Several jobs share one session."""
     from microbatch.commands import run as command_
 
     if bool(jobs) == everything:
         raise ConfigError(Problem("run", f"name jobs or say --all; there are {', '.join(suite.jobs)}"))
-    report = command_.execute(suite, jobs or tuple(suite.jobs), flows, accept)
-    print_errors(report.errors, suite.secrets)
+    report = command_.execute(suite, jobs or tuple(suite.jobs), flows, accept, log)
+    print_errors(report.errors, suite.secrets, as_json=log == "json")
     return report.exit_code
 
 

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from microbatch.commands.render import columns
 from microbatch.config import Suite
-from microbatch.observers import Bar, Lines
+from microbatch.observers import Bar, JsonLines, Lines, Observer
 from microbatch.runner import FlowRun, Report, run
 from microbatch.runner.accept import Accept
 
+Log = Literal["text", "json"]
 
-def execute(suite: Suite, jobs: Sequence[str], flows: Sequence[str] = (), accept: Accept | None = None) -> Report:
-    """Run the jobs with a progress bar on a terminal, plain lines elsewhere, and print the closing table to stdout."""
-    report = run(suite, jobs, flows=flows, accept=accept, observer=Bar() if sys.stderr.isatty() else Lines())
+
+def execute(
+    suite: Suite,
+    jobs: Sequence[str],
+    flows: Sequence[str] = (),
+    accept: Accept | None = None,
+    log: Log | None = None,
+) -> Report:
+    """Run the jobs with a progress bar on a terminal, plain lines elsewhere, and print the closing table to stdout.
+
+    Args:
+        log: how stderr is written, whatever it is: lines for people, or an object of JSON a line.
+    """
+    report = run(suite, jobs, flows=flows, accept=accept, observer=_observer(log))
     print(closing(report))
     for hint in hints(report):
         print(hint)
     return report
+
+
+def _observer(log: Log | None) -> Observer:
+    if log == "json":
+        return JsonLines()
+    return Bar() if log is None and sys.stderr.isatty() else Lines()
 
 
 def closing(report: Report) -> str:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TextIO
 
 from microbatch.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+LOGGED = (
+    *("job", "flow", "run_id", "batch_id", "started_at", "duration_ms"),
+    *(
+        "rows_read",
+        "rows_unparsed",
+        "rows_written",
+        "rows_quarantined",
+        "rows_superseded",
+        "target_version",
+        "newest_at",
+    ),
+)
+"""What a log says of a batch: the ledger's own names."""
 
 
 class Observer:
@@ -49,6 +66,40 @@ class Lines(Observer):
 
     def batch_ends(self, outcome: Outcome, pending: int) -> None:
         self.says(describe(outcome))
+
+
+class JsonLines(Lines):
+    """One JSON object a line, for programs that read logs: `at`, `event`, and what the event has to say.
+
+    Events: run_begins, flow_begins, batch, flow_ends, run_ends, message and error. Counts are rows, times UTC.
+    """
+
+    def begins(self, flows: Sequence[tuple[str, str]]) -> None:
+        self._write("run_begins", flows=[f"{job}.{flow}" for job, flow in flows])
+
+    def says(self, line: str) -> None:
+        self._write("message", text=line)
+
+    def flow_begins(self, job: str, flow: str, pending: int) -> None:
+        self._write("flow_begins", job=job, flow=flow, pending=pending)
+
+    def batch_ends(self, outcome: Outcome, pending: int) -> None:
+        told = {name: getattr(outcome, name) for name in LOGGED}
+        self._write("batch", **told, pending=pending)
+
+    def flow_ends(self, job: str, flow: str) -> None:
+        self._write("flow_ends", job=job, flow=flow)
+
+    def ends(self, run_id: str) -> None:
+        self._write("run_ends", run_id=run_id)
+
+    def failed(self, line: str) -> None:
+        """An error, in its one line."""
+        self._write("error", text=line)
+
+    def _write(self, event: str, **told: Any) -> None:
+        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        print(json.dumps({"at": at, "event": event, **told}, ensure_ascii=False), file=self.stream, flush=True)
 
 
 class Bar(Observer):
