@@ -22,7 +22,7 @@ SUITE = click.option(
     "--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said."
 )
 ENV = click.option("--env", default="local", metavar="NAME", help="The environment: conf/NAME over conf/base.")
-DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error, and what Spark logs.")
 
 
 def command(group: click.Group, name: str, loads: bool = True) -> Callable[[Callable[..., int]], click.Command]:
@@ -55,6 +55,10 @@ def _guarded(function: Callable[..., int], suite: str | None, env: str, debug: b
             from microbatch.config import load
 
             loaded.append(load(Path(suite), env))
+            if debug:
+                from microbatch import session
+
+                session.loud(lambda line: print(redacted(line, loaded[0].secrets), file=sys.stderr))
         return function(*loaded, **arguments)
     except (Exception, SystemExit) as error:  # a transform or a job file may raise either
         print_errors([error], loaded[0].secrets if loaded else ())

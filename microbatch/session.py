@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,8 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
             what = "could not be started; `make setup` or `apt-get install openjdk-17-jre-headless` gets one"
             raise ConfigError(Problem("Java", what)) from cause
         raise
-    spark.sparkContext.setLogLevel("FATAL")  # what stops a flow is said once, in a line, by the engine
+    # What stops a flow is said once, in a line, by the engine.
+    spark.sparkContext.setLogLevel("FATAL" if _LOUD is None else "WARN")
     return spark
 
 
@@ -115,6 +117,15 @@ def silence() -> None:
     py4j.handlers, py4j.propagate = [logging.NullHandler()], False
 
 
+_LOUD: Callable[[str], None] | None = None
+
+
+def loud(say: Callable[[str], None]) -> None:
+    """From the next start on, hand each line that Java and Spark log at WARN or worse to `say`, which takes secrets out."""
+    global _LOUD
+    _LOUD = say
+
+
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """Keep what Java and Log4j print while they start off stderr: ten lines that no setting of Spark's reaches.
@@ -122,15 +133,26 @@ def _quiet_start() -> Iterator[None]:
     The JVM inherits the file it is given for as long as it lives; `MICROBATCH_JVM_LOG` names one to read.
     """
     named = os.environ.get("MICROBATCH_JVM_LOG", os.devnull)
+    if _LOUD is None or named != os.devnull:
+        log = os.open(named, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    else:
+        out, log = os.pipe()
+        threading.Thread(target=_pass_on, args=(out, _LOUD), daemon=True).start()
     ours = os.dup(2)
-    with open(named, "ab") as log:
-        sys.stderr.flush()
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(ours, 2)
-            os.close(ours)
+    sys.stderr.flush()
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
+
+
+def _pass_on(out: int, say: Callable[[str], None]) -> None:
+    with os.fdopen(out, errors="replace") as lines:
+        for line in lines:
+            say(line.rstrip())
 
 
 def jars_folder() -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from microbatch.observers import Lines
+from microbatch.runner import run
 from microbatch.testing import Bench
 from tests.openlineage_spec import EVENT
 from tests.orders import order
@@ -39,13 +42,8 @@ def daily_sales(bench: Bench, lineage: str) -> None:
             if file.suffix in (".py", ".yml"):
                 bench.write(str(file.relative_to(HERE)), file.read_text())
     bench.write("conf/local/environment.yml", f"lineage: {lineage}\n")
-    land(bench, 0)
-
-
-def land(bench: Bench, number: int) -> None:
-    lines = [{**LINE, "basket_id": 10 * number + i, "sales_value": 1.5 - i} for i in range(3)]
-    bench.land("order_lines", *lines)
-    bench.land("products", {"product_id": 4 + number, **PRODUCT, "product_type": "CAN", "package_size": "1"})
+    bench.land("order_lines", *[{**LINE, "basket_id": i, "sales_value": 1.5 - i} for i in range(3)])
+    bench.land("products", {"product_id": 4, **PRODUCT, "product_type": "CAN", "package_size": "1"})
 
 
 def lines_of(bench: Bench) -> list[dict[str, Any]]:
@@ -120,10 +118,6 @@ def test_events_are_those_of_the_specification_and_revenue_reaches_sales_value(b
     types = {field["name"]: field["type"] for field in refined["outputs"][0]["facets"]["schema"]["fields"]}
     assert types["amount"] == "decimal(12,2)"
 
-    land(bench, 1)  # and the server is gone
-    assert len(bench.run("daily_sales")) == 4
-    assert bench.run("daily_sales") == []
-
 
 def reached(ended: dict[str, dict[str, Any]], table: str, column: str) -> set[tuple[str, str]]:
     """Every dataset and column that a column is made of, by the names people know the datasets by."""
@@ -166,3 +160,17 @@ def test_a_flow_that_fails_says_so_and_no_secret(orders: Bench, monkeypatch):
     assert "s3cr3t" not in json.dumps(events)
     for event in events:
         jsonschema.validate(event, EVENT, format_checker=jsonschema.FormatChecker())
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_fails_no_run_and_is_said_once(orders: Bench):
+    orders.write("conf/base/environment.yml", "lineage: {url: 'http://127.0.0.1:9/api/v1/lineage'}\n")
+    orders.land("orders", order(1))
+    said = io.StringIO()
+    report = run(orders.suite(), ["orders"], observer=Lines(said))
+    assert report.exit_code == 0
+    assert len(report.outcomes) == 2
+    assert [line for line in said.getvalue().splitlines() if line.startswith("lineage: not told: ")] == [
+        line for line in said.getvalue().splitlines() if "lineage" in line
+    ]
+    assert said.getvalue().count("lineage: not told") == 1

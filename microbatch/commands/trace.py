@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timezone
-from decimal import Decimal, InvalidOperation
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from microbatch.commands.keys import Names, parsed, same, typed
 from microbatch.commands.origins import Commit, Origins, Row
 from microbatch.config import LoadedJob, Suite
 from microbatch.config.names import hint
@@ -15,6 +16,7 @@ from microbatch.errors import ConfigError, Problem
 from microbatch.job import Append, Flow, Source
 from microbatch.outcome import Outcome
 from microbatch.quarantine import HIDDEN
+from microbatch.runner import columns
 from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of
 from microbatch.sink import ops
@@ -39,24 +41,15 @@ def execute(suite: Suite, job: LoadedJob, keys: Sequence[str]) -> int:
         ConfigError: one is not of that form, names a column that no table and no source of the job has, or gives a value
             that the column's type does not take.
     """
-    wanted = _wanted(keys)
+    wanted = parsed(keys)
     _refuse_unknown(suite, job, wanted)
+    named = Names(columns.known(suite, job))
     print(f"{job.name}: {', '.join(f'{name} = {value}' for name, value in wanted.items())}")
-    for line in [line for flow in job.flows for line in _table(suite, job, flow, wanted)]:
+    for line in [line for flow in job.flows for line in _table(suite, job, flow, wanted, named)]:
         print(line)
-    for line in _letters(suite, job, wanted):
+    for line in _letters(suite, job, wanted, named):
         print(line)
     return 0
-
-
-def _wanted(keys: Sequence[str]) -> dict[str, str]:
-    wanted: dict[str, str] = {}
-    for key in keys:
-        name, equals, value = key.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(Problem("--key", f'"{key}" is not COLUMN=VALUE, such as order_id=41'))
-        wanted[name.strip()] = value
-    return wanted
 
 
 def _refuse_unknown(suite: Suite, job: LoadedJob, wanted: Mapping[str, str]) -> None:
@@ -79,21 +72,24 @@ def _schema(table: Table) -> pa.Schema:
     return pa.schema(table.open().schema().to_arrow())
 
 
-def _table(suite: Suite, job: LoadedJob, flow: Flow, wanted: Mapping[str, str]) -> Iterator[str]:
+def _table(suite: Suite, job: LoadedJob, flow: Flow, asked: Mapping[str, str], named: Names) -> Iterator[str]:
     """What a flow's target has of the row."""
     target = flow.writes
     stored = Table(suite.environment.storage["warehouse"], target.table)
-    yield f"\n{target.table} (flow {flow.name})"
     if not stored.exists():
+        yield f"\n{target.table} (flow {flow.name})"
         yield "  is not there yet"
         return
     schema = _schema(stored)
+    wanted = named.at(target.table, asked, schema.names)
+    called = [f"{theirs} is {ours}" for theirs, ours in zip(wanted, asked, strict=True) if theirs != ours]
+    yield f"\n{target.table} (flow {flow.name}{'; ' if called else ''}{', '.join(called)})"
     missing = [name for name in wanted if name not in schema.names]
     if missing:
         yield f"  has no column {', '.join(missing)}"
         return
-    typed = {name: _typed(name, value, schema.field(name).type) for name, value in wanted.items()}
-    origins = Origins(stored, typed)
+    values = {name: typed(name, value, schema.field(name).type) for name, value in wanted.items()}
+    origins = Origins(stored, values)
     keys = [] if isinstance(target, Append) else [*getattr(target, "keys", ())]
     rows, count = origins.now(keys, MOST_ROWS, VERSIONS_BACK)
     hidden = mask_of(job)
@@ -105,18 +101,18 @@ def _table(suite: Suite, job: LoadedJob, flow: Flow, wanted: Mapping[str, str]) 
         yield "  is not there"
         if gone := origins.last(keys, VERSIONS_BACK):
             yield from _gone(suite, job, flow, *gone, hidden)
-    yield from _others(suite, flow, typed, count)
+    yield from _others(suite, flow, values, count)
     yield from _deletions(suite, job, flow, wanted)
 
 
-def _others(suite: Suite, flow: Flow, typed: Mapping[str, Any], count: int) -> Iterator[str]:
+def _others(suite: Suite, flow: Flow, values: Mapping[str, Any], count: int) -> Iterator[str]:
     """Rows of the input that have the key and are not in the target, because a newer one of them is."""
     newest_by = getattr(flow.writes, "newest_by", ())
-    if not newest_by or not isinstance(flow.reads, str) or not set(typed) <= {*getattr(flow.writes, "keys", ())}:
+    if not newest_by or not isinstance(flow.reads, str) or not set(values) <= {*getattr(flow.writes, "keys", ())}:
         return
     read = Table(suite.environment.storage["warehouse"], flow.reads)
-    if count and read.exists() and set(typed) <= set(_schema(read).names):
-        others = Origins(read, typed).now((), 0, 0)[1] - count
+    if count and read.exists() and set(values) <= set(_schema(read).names):
+        others = Origins(read, values).now((), 0, 0)[1] - count
         if others > 0:
             has = "1 other row of {} has" if others == 1 else f"{others:,} other rows of {{}} have"
             yield f"  {has.format(flow.reads)} this key; the newest {', '.join(newest_by)} won"
@@ -184,16 +180,18 @@ def _deletions(suite: Suite, job: LoadedJob, flow: Flow, wanted: Mapping[str, st
     for each in ops.rows(suite.environment.storage["warehouse"], "deletes", filters):
         key = json.loads(each["key"])
         known = {name: value for name, value in wanted.items() if name in key}
-        if known and all(_same(key[name], value) for name, value in known.items()):
+        if known and all(same(key[name], value) for name, value in known.items()):
             version = ", ".join(f"{name} {value}" for name, value in json.loads(each["version"]).items())
             yield f"  deleted by batch {each['batch_id']}, {each['deleted_at']:%Y-%m-%d %H:%M:%S} UTC, as of {version}"
 
 
-def _letters(suite: Suite, job: LoadedJob, wanted: Mapping[str, str]) -> Iterator[str]:
-    """The letters that hold the row, with their reasons."""
+def _letters(suite: Suite, job: LoadedJob, asked: Mapping[str, str], named: Names) -> Iterator[str]:
+    """The letters that hold the row, with their reasons. A letter has the names of its flow's input."""
+    reads = {flow.name: flow.reads.name if isinstance(flow.reads, Source) else flow.reads for flow in job.flows}
     found, unread = [], 0
     for letter in ops.rows(suite.environment.storage["warehouse"], "quarantine", [("job", "=", job.name)]):
-        held = _held(letter, wanted)
+        wanted = named.at(reads.get(letter["flow"], ""), asked)
+        held = _held(letter, wanted) or _held(letter, asked)
         unread += held is None and letter["status"] == "open"
         found += [letter] if held else []
     yield f"\nquarantine: {len(found):,} letter{'' if len(found) == 1 else 's'}"
@@ -223,47 +221,7 @@ def _held(letter: Mapping[str, Any], wanted: Mapping[str, str]) -> bool | None:
         return False
     if any(row[name] == HIDDEN for name in wanted):
         return None
-    return all(_same(row[name], value) for name, value in wanted.items())
-
-
-def _same(found: Any, value: str) -> bool:
-    """Whether a value of JSON is the one that was asked for: 41, 41.0 and "41" are one number."""
-    if isinstance(found, bool):
-        return str(found).lower() == value.lower()
-    if str(found) == value:
-        return True
-    try:
-        return Decimal(str(found)) == Decimal(value)
-    except InvalidOperation:
-        return False
-
-
-def _typed(name: str, value: str, kind: pa.DataType) -> Any:
-    """The value as the column's type takes it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    import pyarrow as pa
-
-    try:
-        if pa.types.is_integer(kind):
-            return int(value)
-        if pa.types.is_floating(kind):
-            return float(value)
-        if pa.types.is_decimal(kind):
-            return Decimal(value).quantize(Decimal(1).scaleb(-kind.scale))
-        if pa.types.is_boolean(kind):
-            return {"true": True, "false": False}[value.lower()]
-        if pa.types.is_date(kind):
-            return date.fromisoformat(value)
-        if pa.types.is_timestamp(kind):
-            at = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            utc = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
-            return utc if kind.tz else utc.replace(tzinfo=None)
-    except (ValueError, KeyError, InvalidOperation) as cause:
-        raise ConfigError(Problem("--key", f'"{value}" is no value of column {name}, which is {kind}')) from cause
-    return value
+    return all(same(row[name], value) for name, value in wanted.items())
 
 
 def _values(row: Mapping[str, Any], hidden: Sequence[str]) -> str:

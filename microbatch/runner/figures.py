@@ -68,6 +68,7 @@ class Figures:
 
     Args:
         flows: those that took part; None: all of the job.
+        since: counts are of the batches that began since then; None: of all the run did.
         failed: whether the run failed.
         sla_met: whether it kept its SLA; None without one.
         duration_s: how long it has taken.
@@ -81,11 +82,13 @@ class Figures:
         now: datetime,
         *,
         flows: Sequence[str] | None = None,
+        since: datetime | None = None,
         failed: bool = False,
         sla_met: bool | None = None,
         duration_s: float | None = None,
     ) -> None:
         self.suite, self.job, self.run_id, self.now = suite, job, run_id, now
+        self.since = since
         self.failed, self.sla_met, self.duration_s = failed, sla_met, duration_s
         self.flows = [flow.name for flow in job.flows] if flows is None else list(flows)
         self._warehouse = suite.environment.storage["warehouse"]
@@ -100,7 +103,8 @@ class Figures:
 
     @property
     def _batches(self) -> list[dict[str, Any]]:
-        return [batch for batch in self._ledger if batch["run_id"] == self.run_id]
+        mine = [batch for batch in self._ledger if batch["run_id"] == self.run_id]
+        return [batch for batch in mine if self.since is None or batch["started_at"] >= self.since]
 
     @cached_property
     def _letters(self) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from microbatch.config import LoadedJob, Suite
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from microbatch.shape import Shape
 
 MOST_SAID = 300  # characters of a fault in the telling
+WINDOW = timedelta(days=1)  # what the counts of a run that goes on are of
 
 
 class Watch:
@@ -59,7 +61,10 @@ class Watch:
     def batch_ends(self, job: LoadedJob, flow: Flow, outcome: Outcome) -> None:
         """A batch is in its table and in the ledger."""
         outcomes = self._outcomes[job.name]
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, results=(), source_start="", source_end=""))
+        recent = (datetime.now(timezone.utc) - WINDOW).isoformat()
+        while outcomes[0].started_at < recent:  # a run that goes on for months must not keep them all
+            outcomes.pop(0)
         with self._quietly("alerts"):
             self._alerts[job.name].batch(outcomes)
         self._tell(job, flow, "RUNNING", [outcome])
@@ -100,8 +105,17 @@ class Watch:
             with self._quietly("alerts"):
                 self._alerts[job.name].judge(figures, [str(error) for error in errors])
 
+    def pauses(self, job: LoadedJob, flows: Sequence[str], lasted_s: float) -> None:
+        """A run that goes on has nothing to do just now: judge its alerts over the last day, and write the metrics."""
+        now = datetime.now(timezone.utc)
+        if job.conf.alerts:
+            figures = Figures(self.suite, job, self.run_id, now, flows=flows, since=now - WINDOW, duration_s=lasted_s)
+            with self._quietly("alerts"):
+                self._alerts[job.name].judge(figures)
+        self.ends()
+
     def ends(self) -> None:
-        """The run is over, for all of its jobs."""
+        """The run is over, for all of its jobs; or it says how far it is."""
         with self._quietly("metrics"):
             metrics.write(self.suite)
 

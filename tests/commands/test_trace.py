@@ -161,3 +161,30 @@ def test_no_jvm_is_started(house):
         "assert context is None or context.SparkContext._gateway is None, 'a JVM was started'\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_column_is_followed_over_its_renames_to_each_table_and_letter(house):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    def column(table, name, how, *inputs):
+        row = {"job": "orders", "table": table, "column": name, "type": "BIGINT", "flow": "f", "how": how}
+        return {**row, "inputs": list(inputs), "sources": [], "suite_version": "v"}
+
+    ops.append(
+        house.warehouse,
+        "lineage",
+        [
+            column("bronze.orders", "order_id", "as it is", "orders.order_id"),
+            column("silver.orders", "number", "renamed", "bronze.orders.order_id"),
+            column("silver.orders", "double", "computed", "bronze.orders.order_id"),
+        ],
+    )
+    write_deltalake(f"{house.warehouse}/bronze/orders", pa.table({"order_id": [7]}))
+    write_deltalake(f"{house.warehouse}/silver/orders", pa.table({"number": [7, 8], "double": [14, 16]}))
+    house.letter("a1", '{"order_id": 7}')
+    out = house.call("trace", "orders", "--key", "number=7").stdout
+    assert "bronze.orders (flow ingest; order_id is number)\n  order_id 7" in out
+    assert "silver.orders (flow refine)\n  number 7, double 14" in out
+    assert "quarantine: 1 letter" in out
+    assert "has no column double" in house.call("trace", "orders", "--key", "double=14").stdout
