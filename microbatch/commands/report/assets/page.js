@@ -113,7 +113,7 @@ const draw = {
   },
   reasons(key, width) {
     const { reasons } = charts[key];
-    const room = Math.min(width * 0.5, 12 + 6.6 * d3.max(reasons, (each) => each.reason.length));
+    const room = Math.min(width * 0.5, 14 + 7.2 * d3.max(reasons, (each) => each.reason.length));
     return Plot.plot({
       width,
       height: 30 + 26 * reasons.length,
@@ -122,7 +122,7 @@ const draw = {
       style: { background: "none", fontSize: "12px" },
       ariaLabel: "Letters by reason",
       x: { axis: null },
-      y: { label: null, tickSize: 0, domain: reasons.map((_, at) => at), tickFormat: (at) => cut(reasons[at].reason, room / 6.6) },
+      y: { label: null, tickSize: 0, domain: reasons.map((_, at) => at), tickFormat: (at) => cut(reasons[at].reason, (room - 14) / 7.2) },
       marks: [
         Plot.barX(reasons, { y: (_, at) => at, x: "letters", fill: "var(--superseded)", ariaHidden: "true" }),
         Plot.barX(reasons, { y: (_, at) => at, x: "open", fill: "var(--quarantined)", ariaHidden: "true" }),
