@@ -17,7 +17,7 @@ from microbatch.outcome import Outcome
 from microbatch.sink.tables import Table, outcome_of
 
 FILE = "__filename"  # pyarrow's name for the file a row was read from
-LOOKED_THROUGH = 50  # newest commits in which a row that is gone is looked for: each is a read of the table
+LOOKED_THROUGH = 20  # newest commits in which a row that is gone is looked for: each is a read of the table
 Values = dict[str, Any]
 
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from microbatch.commands.run import execute
 from microbatch.config import load
+from microbatch.runner.watch import Watch
 from microbatch.sink import ops
 from tests.webhook import Webhook, serving
 
@@ -213,3 +214,19 @@ def test_a_warehouse_that_cannot_keep_the_state_fails_no_run(house, hook):
     called = house.call("run", "orders")
     assert called.exit_code == 0, called.output
     assert "alerts: not told" in called.stderr
+
+
+def test_a_run_that_goes_on_judges_its_alerts_and_writes_its_metrics_while_it_has_nothing_to_do(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    environment = house.root / "conf/base/environment.yml"
+    environment.write_text(f"{ENVIRONMENT}metrics: {{file: m.prom}}\n")
+    house.taken("ingest", hours_ago=31)
+    suite = load(house.root)
+    watch = Watch(suite, ["orders"], "run-1", print)
+    for _ in range(3):
+        watch.pauses(suite.job("orders"), ["ingest", "refine"], 60.0)
+    assert [message["title"] for message in hook.received] == ["warning: orders: freshness_h > 26"]
+    assert (
+        'microbatch_alert_on{alert="freshness_h > 26",job="orders",severity="warning"} 1.0'
+        in (house.root / "m.prom").read_text()
+    )
