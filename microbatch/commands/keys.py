@@ -29,9 +29,14 @@ def parsed(keys: Sequence[str]) -> dict[str, str]:
 
 
 class Names:
-    """What a column is called elsewhere in a job: followed over what the transforms pass on or rename, where that is kept."""
+    """What a column is called elsewhere in a job: followed over what the transforms pass on or rename, where that is kept.
+
+    Attributes:
+        known: whether it is.
+    """
 
     def __init__(self, lineage: Sequence[Mapping[str, Any]]) -> None:
+        self.known = bool(lineage)
         self._near: dict[tuple[str, str], set[tuple[str, str]]] = {}
         for row in lineage:
             if row["how"] in ("as it is", "renamed"):

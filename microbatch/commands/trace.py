@@ -86,7 +86,10 @@ def _table(suite: Suite, job: LoadedJob, flow: Flow, asked: Mapping[str, str], n
     yield f"\n{target.table} (flow {flow.name}{'; ' if called else ''}{', '.join(called)})"
     missing = [name for name in wanted if name not in schema.names]
     if missing:
-        yield f"  has no column {', '.join(missing)}"
+        later = (
+            "" if named.known else "; what it is called here is known once a run has kept the lineage of its columns"
+        )
+        yield f"  has no column {', '.join(missing)}{later}"
         return
     values = {name: typed(name, value, schema.field(name).type) for name, value in wanted.items()}
     origins = Origins(stored, values)
