@@ -321,7 +321,11 @@ def test_debezium_changes_end_in_the_table_the_database_has(clicks, topic: Topic
     topic.send(*bad)
     job.run()
     rows = {row.id: row for row in job.bench.read("bronze.clicks").collect()}
-    assert {id_: format(row.amount, "f").rstrip("0").rstrip(".") for id_, row in rows.items()} == {1: "3", 2: exact, 4: "7"}
+    assert {id_: format(row.amount, "f").rstrip("0").rstrip(".") for id_, row in rows.items()} == {
+        1: "3",
+        2: exact,
+        4: "7",
+    }
     assert (rows[1]._op, rows[1]._lsn, rows[1]._committed_at.isoformat()) == (
         "update",
         14,
