@@ -8,10 +8,12 @@ LANDING := data/landing
 READY := $(VENV)/.ready
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
+DIST := dist
+RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench report setup java land dist airflow clean
+.PHONY: help run test test-fast check bench report setup java land dist cluster airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +42,18 @@ report: setup ## the HTML report of what the jobs did; prints where it is
 
 setup: java $(READY) $(FETCHED) ## .venv with the exact versions of constraints.txt, Java, and Delta's jars; once
 
-dist: $(READY) ## the wheel, in dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+dist: setup ## the wheel, and the release folder that is submitted, in dist/
+	rm -rf $(DIST) build && mkdir -p $(RELEASE)/jars
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
+	for wheel in $(DIST)/*.whl; do \
+		cp "$$wheel" $(RELEASE)/ && name=$${wheel##*/} && cp "$$wheel" "$(RELEASE)/$${name%-py3-none-any.whl}.zip"; done
+	cp -R jobs transforms conf expectations run.py constraints.txt $(RELEASE)/
+	cp $(JARS)/*.jar $(RELEASE)/jars/
+	find $(RELEASE) -name __pycache__ -prune -exec rm -rf {} +
+	cd $(RELEASE) && find . -type f ! -name MANIFEST | LC_ALL=C sort | xargs sha256sum > MANIFEST
+
+cluster: dist land ## the main job by spark-submit, on a master and two workers on this machine
+	SALES_LANDING=$(CURDIR)/$(LANDING) SALES_ROOT=$(CURDIR)/data/cluster $(BIN)/python -m tests.cluster $(RELEASE)
 
 airflow: $(AIRFLOW)/.ready ## Airflow in an environment of its own, for the tests of dags/
 

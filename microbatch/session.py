@@ -38,6 +38,11 @@ CORRECT = {
     "spark.sql.streaming.stopTimeout": "60s",
 }
 
+# Of these, what a session that runs already cannot be given any more: it is refused without them. The pattern of redaction is
+# not among them: secrets are taken out by value, too.
+FROM_THE_START = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
+LATER = tuple(key for key in CORRECT if key.startswith(("spark.sql.session", "spark.sql.csv", "spark.databricks")))
+
 # What makes small batches fast on one machine. `conf/<env>/spark.conf` overrides each of them.
 LOCAL = {
     "spark.ui.enabled": "false",
@@ -74,7 +79,8 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
         jars: the folder that holds Delta's jars; None: `jars_folder()`.
 
     Raises:
-        ConfigError: Java or the jars are missing, with the command that gets them.
+        ConfigError: Java or the jars are missing, with the command that gets them; or a session that was submitted, or made
+            by somebody else, lacks a setting of `FROM_THE_START`, which is named.
     """
     os.environ["PYSPARK_PYTHON"] = sys.executable  # a Python data source would otherwise run another python3
     silence()
@@ -82,7 +88,7 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
 
     active = SparkSession.getActiveSession()
     if active is not None:
-        return active
+        return _held(active)
     settings = {**CORRECT, **conf} if _submitted() else {**CORRECT, **_local(jars), **conf}
     builder = SparkSession.builder.appName(name)
     for key, value in settings.items():
@@ -97,6 +103,28 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
         raise
     # What stops a flow is said once, in a line, by the engine.
     spark.sparkContext.setLogLevel("FATAL" if _LOUD is None else "WARN")
+    return _held(spark)
+
+
+def _held(spark: SparkSession) -> SparkSession:
+    """The session with what makes a run right: set where that is still possible, whoever set it otherwise, else refused."""
+    problems = []
+    for key in FROM_THE_START:
+        if CORRECT[key] not in (spark.conf.get(key, None) or "").split(","):
+            how = f"add `{key} {CORRECT[key]}` to the file that spark-submit takes as --properties-file"
+            problems.append(Problem("Spark", f"the session that runs already has no {key}; {how}"))
+    try:
+        spark.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(  # type: ignore[union-attr]
+            CORRECT["spark.sql.extensions"]
+        )
+    except Exception:  # py4j raises the JVM's ClassNotFoundException as an error of its own
+        problems.append(
+            Problem("Spark", "the session that runs already has no jars of Delta; spark-submit --jars JARS")
+        )
+    if problems:
+        raise ConfigError(*problems)
+    for key in LATER:
+        spark.conf.set(key, CORRECT[key])
     return spark
 
 
