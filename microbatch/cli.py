@@ -105,13 +105,18 @@ def group() -> None:
 @click.option(
     "--log", type=click.Choice(["text", "json"]), help="Lines instead of a progress bar; json: an object a line."
 )
-def run(suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...], accept: Any, log: Any) -> int:
+@click.option("--continuous", "on", is_flag=True, help="Go on until SIGTERM or SIGINT, each flow at its own pace.")
+def run(
+    suite: Any, jobs: tuple[str, ...], everything: bool, flows: tuple[str, ...], accept: Any, log: Any, on: bool
+) -> int:
     """Take in all that is there, then exit. Several jobs share one session."""
     from microbatch.commands import run as command_
 
     if bool(jobs) == everything:
         raise ConfigError(Problem("run", f"name jobs or say --all; there are {', '.join(suite.jobs)}"))
-    report = command_.execute(suite, jobs or tuple(suite.jobs), flows, accept, log)
+    if accept and on:
+        raise ConfigError(Problem("--accept", "gives something up once; run it without --continuous"))
+    report = command_.execute(suite, jobs or tuple(suite.jobs), flows, accept, log, on)
     print_errors(report.errors, suite.secrets, as_json=log == "json")
     return report.exit_code
 

@@ -7,7 +7,7 @@ crash gets its true ledger row after it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 ONLY_THE_COMMIT_KNOWS = -1  # rows_written of an upsert, before its MERGE has said how many keys it changed
 
@@ -72,6 +72,14 @@ class Outcome:
     def lawful(self) -> bool:
         """Whether every transformed row is in the table, in quarantine or superseded."""
         return self.rows_transformed == self.rows_written + self.rows_quarantined + self.rows_superseded
+
+    def plus(self, later: Outcome) -> Outcome:
+        """The counts of both, for a sum over many batches; all else is the later one's, without results and letters."""
+        names = [
+            field.name for field in fields(Outcome) if field.name.startswith("rows_") or field.name == "duration_ms"
+        ]
+        sums = {name: getattr(self, name) + getattr(later, name) for name in names}
+        return replace(later, **sums, results=(), letters=())
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -16,11 +16,11 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Append, Flow, History, Source, Upsert
 from microbatch.runner.accept import start_anew
-from microbatch.runner.flows import mask_of, properties_of
+from microbatch.runner.flows import work_of
 from microbatch.runner.handshake import shake
 from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.lock import held
-from microbatch.runner.run import run_id
+from microbatch.runner.report import run_id
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 from microbatch.sources import TableInput
@@ -141,24 +141,8 @@ class _Backfill:
         return outcome
 
     def _work(self) -> Work:
-        from microbatch.work import Work
-
-        return Work(
-            warehouse=self.warehouse,
-            job=self.job.name,
-            flow=self.flow,
-            shape=self.shape,
-            input=self.input,
-            checkpoint=self.checkpoint,
-            query_id=f"backfill:{self.run_id}",
-            run_id=self.run_id,
-            suite_version=self.suite.version,
-            committed=-1,
-            planned=-1,
-            properties=properties_of(self.suite, self.flow),
-            mask=mask_of(self.job),
-            reached=lambda step, batch_id: None,
-        )
+        query_id = f"backfill:{self.run_id}"
+        return work_of(self.suite, self.job, self.flow, self.shape, self.input, self.run_id, query_id)
 
     def _rows(self) -> DataFrame:
         """The input table as far as the checkpoint has read it, as a batch would give it."""

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
-from microbatch.runner.flows import mask_of, properties_of
-from microbatch.runner.inputs import checkpoint_of, input_of
+from microbatch.runner.flows import mask_of, work_of
+from microbatch.runner.inputs import input_of
 from microbatch.runner.lock import held
-from microbatch.runner.run import run_id
+from microbatch.runner.report import run_id
 from microbatch.sink import exact, ops
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources import Files, TableInput
@@ -102,25 +102,9 @@ class _Replay:
 
     def _work(self, suffix: str = "") -> Work:
         """A batch beside the checkpoint: its own key, the same steps."""
-        from microbatch.work import Work
-
         self.commits += 1
-        return Work(
-            warehouse=self.warehouse,
-            job=self.job.name,
-            flow=self.flow,
-            shape=self.shape,
-            input=self.input,
-            checkpoint=checkpoint_of(self.suite, self.job, self.flow),
-            query_id=f"replay:{self.run_id}{suffix}",
-            run_id=self.run_id,
-            suite_version=self.suite.version,
-            committed=-1,
-            planned=-1,
-            properties=properties_of(self.suite, self.flow),
-            mask=mask_of(self.job),
-            reached=lambda step, batch_id: None,
-        )
+        query_id = f"replay:{self.run_id}{suffix}"
+        return work_of(self.suite, self.job, self.flow, self.shape, self.input, self.run_id, query_id)
 
     def _marked_before(self, letters: Sequence[dict[str, Any]]) -> set[str]:
         """The letters whose rows a replay committed that was killed before it could mark them; they are marked now."""

@@ -21,23 +21,25 @@ def execute(
     flows: Sequence[str] = (),
     accept: Accept | None = None,
     log: Log | None = None,
+    on: bool = False,
 ) -> Report:
     """Run the jobs with a progress bar on a terminal, plain lines elsewhere, and print the closing table to stdout.
 
     Args:
+        on: go on until a stop is asked for.
         log: how stderr is written, whatever it is: lines for people, or an object of JSON a line.
     """
-    report = run(suite, jobs, flows=flows, accept=accept, observer=_observer(log))
+    report = run(suite, jobs, flows=flows, accept=accept, observer=_observer(log, on), on=on)
     print(closing(report))
     for hint in hints(report):
         print(hint)
     return report
 
 
-def _observer(log: Log | None) -> Observer:
+def _observer(log: Log | None, on: bool) -> Observer:
     if log == "json":
         return JsonLines()
-    return Bar() if log is None and sys.stderr.isatty() else Lines()
+    return Bar() if log is None and not on and sys.stderr.isatty() else Lines()
 
 
 def closing(report: Report) -> str:
@@ -80,4 +82,4 @@ def _line(flow: FlowRun) -> list[object]:
         )
     ] or [0, 0, 0, 0]
     seconds = sum(outcome.duration_ms for outcome in flow.outcomes) / 1000
-    return [f"{flow.job}.{flow.flow}", flow.state, len(flow.outcomes), *sums, seconds]
+    return [f"{flow.job}.{flow.flow}", flow.state, flow.batches, *sums, seconds]

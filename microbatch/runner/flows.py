@@ -11,10 +11,13 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow
 from microbatch.outcome import Outcome
 from microbatch.retry import classify
+from microbatch.runner.inputs import checkpoint_of
+from microbatch.sources import Files, Stream, TableInput
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from microbatch.shape import Shape
     from microbatch.work import Work
 
 CHANGES = {"delta.enableChangeDataFeed": "true"}
@@ -41,6 +44,36 @@ def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
         not isinstance(flow.writes, Append) or any(reader.recompute_by for _, reader in readers)
     )
     return {**(CHANGES if needs_changes else {}), **LOG}
+
+
+def work_of(
+    suite: Suite,
+    job: LoadedJob,
+    flow: Flow,
+    shape: Shape,
+    input_: Files | TableInput | Stream,
+    run_id: str,
+    query_id: str,
+) -> Work:
+    """All that a batch of a flow needs, as if none had been tried before; replays and backfills are batches too."""
+    from microbatch.work import Work
+
+    return Work(
+        warehouse=suite.environment.storage["warehouse"],
+        job=job.name,
+        flow=flow,
+        shape=shape,
+        input=input_,
+        checkpoint=checkpoint_of(suite, job, flow),
+        query_id=query_id,
+        run_id=run_id,
+        suite_version=suite.version,
+        committed=-1,
+        planned=-1,
+        properties=properties_of(suite, flow),
+        mask=mask_of(job),
+        reached=lambda step, batch_id: None,
+    )
 
 
 def stream(

@@ -17,8 +17,8 @@ from microbatch.runner.accept import query_id
 from microbatch.runner.cut import known_ids
 from microbatch.runner.handshake import BESIDE
 from microbatch.runner.inputs import checkpoint_of
+from microbatch.runner.report import run_id
 from microbatch.runner.rewinding import NOTHING, FlowBack, Plan, TableBack
-from microbatch.runner.run import run_id
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
 from microbatch.sources.listing import Record, is_local, local

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
@@ -23,8 +25,18 @@ if TYPE_CHECKING:
 
     from microbatch.shape import Shape
 
+P = ParamSpec("P")
 MOST_SAID = 300  # characters of a fault in the telling
 WINDOW = timedelta(days=1)  # what the counts of a run that goes on are of
+
+
+def _one_at_a_time(method: Callable[Concatenate[Watch, P], None]) -> Callable[Concatenate[Watch, P], None]:
+    @wraps(method)
+    def held(self: Watch, /, *args: P.args, **words: P.kwargs) -> None:
+        with self._telling:
+            method(self, *args, **words)
+
+    return held
 
 
 class Watch:
@@ -44,11 +56,13 @@ class Watch:
         self._begun: set[tuple[str, str]] = set()
         self._events: Events | None = None
         self._silent = suite.environment.lineage is None
+        self._telling = threading.RLock()  # flows of a run that goes on tell side by side
 
     def spark_is_ready(self, spark: SparkSession, shapes: Mapping[tuple[str, str], Shape]) -> None:
         """The session is there, and the shape of every flow."""
         self._spark, self._shapes = spark, shapes
 
+    @_one_at_a_time
     def flow_begins(self, job: LoadedJob, flow: Flow) -> None:
         """A flow has something to do."""
         if (job.name, flow.name) in self._begun:
@@ -58,6 +72,7 @@ class Watch:
         self._begun.add((job.name, flow.name))
         self._tell(job, flow, "START")
 
+    @_one_at_a_time
     def batch_ends(self, job: LoadedJob, flow: Flow, outcome: Outcome) -> None:
         """A batch is in its table and in the ledger."""
         outcomes = self._outcomes[job.name]
@@ -69,6 +84,7 @@ class Watch:
             self._alerts[job.name].batch(outcomes)
         self._tell(job, flow, "RUNNING", [outcome])
 
+    @_one_at_a_time
     def flow_ends(
         self, job: LoadedJob, flow: Flow, outcomes: Sequence[Outcome], error: BaseException | None = None
     ) -> None:
@@ -78,6 +94,7 @@ class Watch:
         if (job.name, flow.name) in self._begun:
             self._tell(job, flow, "FAIL" if error else "COMPLETE", outcomes, error)
 
+    @_one_at_a_time
     def job_ends(
         self,
         job: LoadedJob,
@@ -105,6 +122,7 @@ class Watch:
             with self._quietly("alerts"):
                 self._alerts[job.name].judge(figures, [str(error) for error in errors])
 
+    @_one_at_a_time
     def pauses(self, job: LoadedJob, flows: Sequence[str], lasted_s: float) -> None:
         """A run that goes on has nothing to do just now: judge its alerts over the last day, and write the metrics."""
         now = datetime.now(timezone.utc)

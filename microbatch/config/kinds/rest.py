@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -74,6 +74,8 @@ class RestConf(SourceConf):
         rate_per_s: requests a second, at most.
         timeout_s: to connect, and between two bytes of an answer.
     """
+
+    look_s: ClassVar[float] = 30.0  # each look is a request
 
     kind: Literal["rest"]
     connection: Text | None = None

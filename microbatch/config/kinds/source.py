@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic_core import PydanticCustomError
 
@@ -22,6 +22,9 @@ class SourceConf(Strict):
         unknown_fields: what a field that the schema does not have does, in formats that carry names.
         mask: columns whose values are hidden in letters and pages.
     """
+
+    look_s: ClassVar[float] = 1.0
+    """How often a run that goes on asks it whether something is new [s]."""
 
     kind: str
     frequency: Words | None = None

@@ -1,0 +1,137 @@
+"""One flow of a run: what is pending, the batches that take it in, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from microbatch import session
+from microbatch.config import LoadedJob, Suite
+from microbatch.errors import MicrobatchError, redacted
+from microbatch.job import Flow
+from microbatch.observers import Observer
+from microbatch.outcome import Outcome
+from microbatch.retry import with_back_off
+from microbatch.runner.accept import Accept, start_anew
+from microbatch.runner.flows import CHANGES, stream, work_of
+from microbatch.runner.handshake import Standing, remember_input, shake
+from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
+from microbatch.runner.report import State
+from microbatch.runner.stuck import Stuck
+from microbatch.runner.watch import Watch
+from microbatch.sources import TableInput
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from microbatch.shape import Shape
+    from microbatch.work import Work
+
+
+@dataclass
+class Run:
+    """The moving parts of a run."""
+
+    suite: Suite
+    jobs: tuple[str, ...]
+    run_id: str
+    observer: Observer
+    reached: Callable[[str, int], None]
+    stopping: threading.Event
+    accept: Accept | None = None
+    watch: Watch = field(init=False)
+    spark: SparkSession | None = None
+    shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
+    starting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.suite, self.jobs, self.run_id, self.says)
+
+    def says(self, line: str) -> None:
+        """Tell a person something, no secret in it."""
+        self.observer.says(redacted(line, self.suite.secrets))
+
+    def ready(self) -> SparkSession:
+        """The session, and the shape of every flow; Great Expectations is imported while the JVM starts."""
+        with self.starting:
+            if self.spark is None:
+                self.spark = self._start()
+            return self.spark
+
+    def _start(self) -> SparkSession:
+        from microbatch import checks
+
+        warming = threading.Thread(target=checks.warm, daemon=True)
+        warming.start()
+        self.observer.says("starting Spark")
+        spark = session.start(f"microbatch {' '.join(self.jobs)}", self.suite.spark_conf)
+        warming.join()
+        from microbatch.shape import shapes
+
+        self.shapes = shapes(spark, self.suite, self.jobs)
+        self.watch.spark_is_ready(spark, self.shapes)
+        return spark
+
+
+def take(this: Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> State:
+    """Run one flow; a transient error is tried again by starting the query again: every effect is keyed by the batch."""
+    checkpoint, reads = checkpoint_of(this.suite, job, flow), reads_of(this.suite, job, flow)
+    warehouse = this.suite.environment.storage["warehouse"]
+    if this.accept == "checkpoint":
+        start_anew(checkpoint, this.run_id)
+    input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files", told=this.says)
+    standing = shake(warehouse, checkpoint, job, flow, reads)
+    input_.fetch()
+    pending = input_.pending()
+    if not pending and not standing.unfinished:
+        return "idle"
+    spark = this.ready()
+    from microbatch.batch import process
+
+    work = replace(
+        work_of(this.suite, job, flow, this.shapes[job.name, flow.name], input_, this.run_id, standing.query_id or ""),
+        reached=this.reached,
+        give_up=standing.planned if this.accept == "batch" and standing.unfinished else -1,
+    )
+    stuck = Stuck(warehouse, job.name, flow.name, this.run_id, checkpoint, this.suite.secrets)
+    remember_input(checkpoint, reads)
+    if isinstance(input_, TableInput) and (input_.changes or input_.recompute_by):
+        input_.table.ensure(CHANGES)
+    this.observer.flow_begins(job.name, flow.name, pending)
+    this.watch.flow_begins(job, flow)
+
+    def done(outcome: Outcome) -> None:
+        if standing.unfinished and not outcomes:
+            stuck.close(outcome.query_id, outcome.batch_id)
+        outcomes.append(outcome)
+        this.watch.batch_ends(job, flow, outcome)
+        this.observer.batch_ends(outcome, input_.pending())
+
+    def attempt() -> None:
+        now = shake(warehouse, checkpoint, job, flow, reads)
+        stream(spark, _standing_at(work, now), process, this.stopping, done)
+
+    retry = job.conf.retry
+    try:
+        with_back_off(attempt, retry.attempts, retry.first_wait_s, retry.max_wait_s, this.says)
+    except MicrobatchError as error:
+        _bury(this, stuck, error)
+        raise
+    this.observer.flow_ends(job.name, flow.name)
+    return "stopped" if this.stopping.is_set() and input_.pending() else "done" if outcomes else "idle"
+
+
+def _bury(this: Run, stuck: Stuck, error: MicrobatchError) -> None:
+    """The letter of a stuck batch; where it cannot be written either, the error that led to it is what counts."""
+    try:
+        stuck.bury(error)
+    except Exception as cause:
+        this.observer.says(
+            f"no letter could be written for the batch: {redacted(str(cause), this.suite.secrets)[:200]}"
+        )
+
+
+def _standing_at(work: Work, standing: Standing) -> Work:
+    return replace(work, committed=standing.committed, planned=standing.planned)
