@@ -16,12 +16,15 @@ from typing import Any
 
 import click
 
+from microbatch.commands.completion import EnvironmentName, JobName
 from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 
 SUITE = click.option(
     "--suite", default=".", metavar="DIR", help="The suite's folder; the working directory unless said."
 )
-ENV = click.option("--env", default="local", metavar="NAME", help="The environment: conf/NAME over conf/base.")
+ENV = click.option(
+    "--env", type=EnvironmentName(), default="local", metavar="NAME", help="The environment: conf/NAME over conf/base."
+)
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error, and what Spark logs.")
 
 
@@ -40,7 +43,11 @@ def command(group: click.Group, name: str, loads: bool = True) -> Callable[[Call
             sys.exit(_guarded(partial(function, Path(suite), env), None, env, debug, arguments))
 
         called.__doc__ = function.__doc__
-        called.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        parameters = list(getattr(function, "__click_params__", []))
+        for parameter in parameters:
+            if loads and parameter.name in ("job", "jobs"):
+                parameter.type = JobName()  # so that the shell completes it
+        called.__click_params__ = parameters  # type: ignore[attr-defined]
         return group.command(name)(SUITE(ENV(DEBUG(called))))
 
     return wrap
