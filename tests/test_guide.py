@@ -8,8 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
+from microbatch.config.schema import schema_of
 from tests import small_sales
 from tests.releases import MADE, environment, without_repository
 
@@ -37,6 +40,15 @@ def test_every_link_between_the_pages_leads_somewhere(page):
             assert target.is_file(), name
             heads = [re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in headings(target)]
             assert not anchor or anchor in heads
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_says_of_conf_and_code_is_right(page):
+    schema = jsonschema.Draft202012Validator(schema_of())
+    for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        assert [error.message for error in schema.iter_errors(yaml.safe_load(block))] == []
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(block, page.name, "exec"), {})
 
 
 def headings(page: Path) -> list[str]:

@@ -99,6 +99,42 @@ def test_every_kind_of_source_is_told_apart_by_its_kind():
         assert set(schema_of("job")["$defs"][model.__name__]["properties"]) == set(model.model_fields)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        {
+            "kind": "kafka",
+            "servers": ["a:9092"],
+            "topic": "orders",
+            "format": "debezium",
+            "options": {"fetch.min.bytes": 1},
+        },
+        {"kind": "kafka", "connection": "bus", "topic": "orders", "format": "json", "max_rows_per_batch": 50000},
+        {"kind": "postgres", "connection": "shop", "table": "public.orders", "cursor": "updated_at", "key": "id"},
+        {
+            "kind": "postgres",
+            "connection": "shop",
+            "table": "orders",
+            "mode": "changes",
+            "key": ["a", "b"],
+            "slot": "s",
+        },
+        {
+            "kind": "rest",
+            "connection": "bank",
+            "paginate": {"by": "page", "param": "n", "first": 0},
+            "params": {"all": True},
+        },
+        {"kind": "rest", "url": "https://x.invalid", "auth": {"basic": ["me", "${env:PASSWORD}"]}, "rate_per_s": 0.5},
+        {"kind": "delta", "path": "/srv/orders", "starting_version": 0},
+    ],
+    ids=lambda source: source["kind"],
+)
+def test_what_other_kinds_may_say_passes_and_a_key_of_another_kind_does_not(source):
+    assert errors(schema_of("job"), {"sources": {"things": source}}) == []
+    assert errors(schema_of("job"), {"sources": {"things": {**source, "max_bytes_per_batch": 1}}})
+
+
 def test_an_editor_shows_what_the_records_say_of_a_key():
     told = schema_of("job")["$defs"]["Schedule"]["properties"]["sla_m"]["description"]
     assert told == "minutes from the start by which a run must be done; None: no promise."

@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import BeforeValidator, WithJsonSchema, field_validator, model_validator
 
 from microbatch.config.kinds.source import SourceConf, at_key
 from microbatch.config.values import AmountOrZero, Count, Text
 
 LONGEST = 63  # bytes of a name; PostgreSQL manual, "Identifiers and Key Words"
 _SLOT = re.compile(r"[a-z0-9_]{1,63}")  # PostgreSQL manual, "Replication Slots"
+
+_NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}  # as `_names` takes them
 
 
 def _names(value: Any) -> Any:
@@ -47,7 +49,7 @@ class PostgresConf(SourceConf):
     max_rows_per_batch: Count | None = None
     mode: Literal["cursor", "changes"] = "cursor"
     cursor: Text | None = None
-    key: Annotated[tuple[Text, ...], BeforeValidator(_names)] = ()
+    key: Annotated[tuple[Text, ...], BeforeValidator(_names), WithJsonSchema(_NAMES)] = ()
     fetchers: Count = 2
     settle_s: AmountOrZero = 0
     publication: Text | None = None
