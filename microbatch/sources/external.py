@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-PLACES = ("_file", "_file_modified")
+PLACE = "_file"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Delta(TableInput):
     Attributes:
         source, flow: their names, for messages.
         schema: DDL of the rows.
-        metadata: adds `_file` and `_file_modified`.
+        metadata: adds `_file`.
         unknown_fields: what a column of the table that the schema does not name does: ignore, rescue or fail.
         max_files: of a batch.
     """
@@ -118,13 +118,17 @@ class Delta(TableInput):
 
     def stream(self, spark: SparkSession) -> DataFrame:
         """The rows that were added."""
+        from pyspark.sql import functions as F
+
         self._refuse_misfit(spark)
         reader = spark.readStream.format("delta")
         if self.starting_version is not None:
             reader = reader.option("startingVersion", self.starting_version)
         if self.max_files:
             reader = reader.option("maxFilesPerTrigger", self.max_files)
-        return self._with_places(reader.load(self.table.path))
+        rows = reader.load(self.table.path)
+        # Delta's stream knows no `_metadata`; the name must be asked for here, where the file is read.
+        return rows.withColumn(PLACE, F.input_file_name()) if self.metadata else rows
 
     def rows(self, batch: DataFrame) -> DataFrame:
         """The rows of a micro-batch as the schema has them, with the engine's columns (see `parse`)."""
@@ -133,21 +137,15 @@ class Delta(TableInput):
         from microbatch.sources import columnar, parse
 
         declared = batch.sparkSession.createDataFrame([], self.schema).schema
-        own = [name for name in batch.columns if name not in PLACES]
+        own = [name for name in batch.columns if name != PLACE]
         unknown = columnar.unknown(declared, [batch.select(*[f"`{name}`" for name in own]).schema])
         named = [] if self.unknown_fields == "ignore" else [each.name for each in unknown]
-        places = [name for name in PLACES if name in batch.columns]
+        places = [PLACE] if self.metadata else []
+        if self.metadata and PLACE not in batch.columns:
+            batch = batch.withColumn(PLACE, F.lit(None).cast("string"))  # rows that no stream brought: a preview's
         typed = [F.col(f"`{each.name}`").cast(each.dataType).alias(each.name) for each in declared]
         rows = batch.select(*typed, *[f"`{name}`" for name in (*named, *places)])
         return parse.typed_rows(rows, declared, named, self.unknown_fields)
-
-    def _with_places(self, rows: DataFrame) -> DataFrame:
-        from pyspark.sql import functions as F
-
-        if not self.metadata:
-            return rows
-        places = ("_metadata.file_path", "_metadata.file_modification_time")
-        return rows.select("*", *[F.col(at).alias(name) for at, name in zip(places, PLACES, strict=True)])
 
     def _refuse_misfit(self, spark: SparkSession) -> None:
         from microbatch.sources import columnar

@@ -63,4 +63,4 @@ class DeltaConf(SourceConf):
         return {"path": self.path, "table": self.table}
 
     def _places(self) -> tuple[str, ...]:
-        return ("_file STRING", "_file_modified TIMESTAMP") if self.metadata else ()
+        return ("_file STRING",) if self.metadata else ()
