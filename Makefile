@@ -13,7 +13,7 @@ RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench report setup java land dist cluster airflow clean
+.PHONY: help run test test-fast check bench report shop setup java land dist cluster airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: setup land ## daily_sales against the same job written by hand, in one ru
 
 report: setup ## the HTML report of what the jobs did; prints where it is
 	@$(BIN)/microbatch report
+
+shop: setup ## the web_shop job with its three servers: PostgreSQL, Kafka and an HTTP API, fed while it runs
+	$(BIN)/python -m benchmarks.shop
 
 setup: java $(READY) $(FETCHED) ## .venv with the exact versions of constraints.txt, Java, and Delta's jars; once
 
