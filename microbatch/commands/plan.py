@@ -16,6 +16,7 @@ from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Append, Flow, Source, Target, snapshots_of
 from microbatch.runner.handshake import Standing, shake
 from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
+from microbatch.sources import Advising
 from microbatch.sources.tables import TableInput
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def _pending(suite: Suite, job: LoadedJob, flow: Flow, standing: Standing | Micr
     try:
         input_ = input_of(suite, job, flow)
         count = input_.pending()
+        if isinstance(input_, Advising):
+            notes += [f"{flow.name}: {note}" for note in input_.notes()]
     except (MicrobatchError, OSError, ValueError) as error:
         notes.append(f"{flow.name}: {error}")
         return "not known, see the notes"

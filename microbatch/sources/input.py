@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -64,3 +64,15 @@ class Stream(Input, Protocol):
 
     def sample(self, spark: SparkSession, most: int) -> DataFrame:
         """At most so many rows that would come next (else some that came), as `rows` gives them; nothing is taken in."""
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """An input that knows of something somebody should know before a run."""
+
+    def notes(self) -> list[str]:
+        """One sentence each, no secret in it; nothing is changed.
+
+        Raises:
+            SourceUnavailable: it did not answer.
+        """

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from microbatch.errors import ConfigError, Problem
 from microbatch.sources.postgres.connection import Server, Session, quoted
-
-if TYPE_CHECKING:
-    from pyspark.sql.types import DataType, StructType
 
 WHOLE = ("int2", "int4", "int8", "oid", "xid8")
 SPARK_WHOLE = ("tinyint", "smallint", "int", "bigint")
@@ -29,6 +26,20 @@ GOES_INTO: Mapping[str, tuple[str, ...]] = {
     "timestamptz": TIMES,
     "bytea": ("binary",),
 }
+
+# Spark SQL manual, "Data Types"
+SYNONYMS = {
+    "integer": "int",
+    "long": "bigint",
+    "short": "smallint",
+    "byte": "tinyint",
+    "real": "float",
+    "dec": "decimal",
+    "numeric": "decimal",
+    "timestamp_ltz": "timestamp",
+}
+_WORD = re.compile(r"\w+")
+_MORE = re.compile(r"\s+(?:not\s+null|default|generated|comment)\b", re.IGNORECASE)
 
 _RELATION = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::float8
@@ -162,29 +173,30 @@ def refuse_gone(server: Server, relation: Relation, names: Sequence[str]) -> Non
         raise ConfigError(Problem(f"source {server.source}", what))
 
 
-def refuse_unfit(server: Server, relation: Relation, schema: StructType) -> None:
+def refuse_unfit(server: Server, relation: Relation, ddl: str) -> None:
     """Refuse columns none of whose values would be one of the type that the schema says.
 
     Raises:
         ConfigError: with a sentence for each.
     """
-    unfit = [(relation.columns[f.name], f.dataType) for f in schema if not _goes(relation.columns[f.name], f.dataType)]
+    fields = fields_of(ddl)
+    unfit = [(relation.columns[name], kind) for name, kind in fields.items() if not _goes(relation.columns[name], kind)]
     if unfit:
         raise ConfigError(
             *[
                 Problem(
                     f"source {server.source}",
                     f"column {column.name} of {relation.shown} is {column.shown}, the schema says "
-                    f"{kind.simpleString().upper()}; write {_better(column)} and go on from there in the transform",
+                    f"{kind.upper()}; write {_better(column)} and go on from there in the transform",
                 )
                 for column, kind in unfit
             ]
         )
 
 
-def names_of(ddl: str) -> list[str]:
-    """The names of the columns of a schema in Spark's DDL, read without Spark."""
-    names, depth, part, inside = [], 0, "", ""
+def fields_of(ddl: str) -> dict[str, str]:
+    """Names and types of the columns of a schema in Spark's DDL, read without Spark; a type as `simpleString` has it."""
+    fields, depth, part, inside = {}, 0, "", ""
     for letter in f"{ddl},":
         if inside:
             inside = "" if letter == inside else inside
@@ -193,21 +205,25 @@ def names_of(ddl: str) -> list[str]:
         depth += 0 if inside else (letter in "<(") - (letter in ">)")
         if letter == "," and not depth and not inside:
             if part.strip():
-                names.append(_first_name(part.strip()))
+                name, kind = _field(part.strip())
+                fields[name] = kind
             part = ""
         else:
             part += letter
-    return names
+    return fields
 
 
-def _first_name(column: str) -> str:
+def _field(column: str) -> tuple[str, str]:
     if column.startswith("`"):
-        return column[1:].replace("``", "\0").partition("`")[0].replace("\0", "`")
-    return column.replace(":", " ").split()[0]
+        name, _, rest = column[1:].replace("``", "\0").partition("`")
+        name = name.replace("\0", "`")
+    else:
+        name, _, rest = column.replace(":", " ", 1).replace("\t", " ").replace("\n", " ").partition(" ")
+    kind = _MORE.split(rest.strip(" :\t\n"))[0].lower().replace(" ", "")
+    return name, _WORD.sub(lambda word: SYNONYMS.get(word[0], word[0]), kind)
 
 
-def _goes(column: Column, kind: DataType) -> bool:
-    shown = kind.simpleString()
+def _goes(column: Column, shown: str) -> bool:
     depth = 0
     while shown.startswith("array<"):
         shown, depth = shown[len("array<") : -1], depth + 1
