@@ -39,6 +39,7 @@ SYNONYMS = {
     "timestamp_ltz": "timestamp",
 }
 _WORD = re.compile(r"\w+")
+_NAME = re.compile(r"([^\s:]+)\s*:?\s*(.*)", re.DOTALL)
 _MORE = re.compile(r"\s+(?:not\s+null|default|generated|comment)\b", re.IGNORECASE)
 
 _RELATION = """
@@ -218,7 +219,7 @@ def _field(column: str) -> tuple[str, str]:
         name, _, rest = column[1:].replace("``", "\0").partition("`")
         name = name.replace("\0", "`")
     else:
-        name, _, rest = column.replace(":", " ", 1).replace("\t", " ").replace("\n", " ").partition(" ")
+        name, rest = _NAME.sub(r"\1", column, count=1), _NAME.sub(r"\2", column, count=1)
     kind = _MORE.split(rest.strip(" :\t\n"))[0].lower().replace(" ", "")
     return name, _WORD.sub(lambda word: SYNONYMS.get(word[0], word[0]), kind)
 

@@ -134,7 +134,9 @@ class Server:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             cursor.execute(select)
-            yield from cursor.fetch_record_batch()
+            blocks = cursor.fetch_record_batch()
+            while (block := _next(self, blocks)) is not None:
+                yield block
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -202,6 +204,18 @@ def literal(text: str) -> str:
     """A constant."""
     plain = "'" + text.replace("'", "''") + "'"
     return "E" + plain.replace("\\", "\\\\") if "\\" in text else plain
+
+
+def _next(server: Server, blocks: pa.RecordBatchReader) -> pa.RecordBatch | None:
+    """The next block, or None. What the driver says while it sends reaches Python as an error of Arrow's."""
+    from pyarrow import ArrowException
+
+    try:
+        return blocks.read_next_batch()
+    except StopIteration:
+        return None
+    except (OSError, ArrowException) as cause:
+        raise SourceUnavailable(server.source, _line(redacted(str(cause), server.secrets()))) from None
 
 
 def _settings() -> str:

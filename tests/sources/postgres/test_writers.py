@@ -51,7 +51,7 @@ def test_three_writers_and_no_row_lost_or_doubled(shop: Shop):
     bench.write("conf/base/writers.yml", CONF)
     runs, ends = 0, time.monotonic() + SECONDS
     with Writers(shop.database.uri, seed) as writers:
-        while time.monotonic() < ends:
+        while time.monotonic() < ends or runs < 3:
             bench.run("writers")
             runs += 1
     bench.run("writers")
@@ -62,7 +62,7 @@ def test_three_writers_and_no_row_lost_or_doubled(shop: Shop):
         assert [tuple(row) for row in held.collect()] == stored, table
     assert bench.quarantine("writers").count() == 0
     assert replayed(bench.read("bronze.log").collect()) == stored
-    assert runs > 1 and writers.longest_s > 1
+    assert writers.longest_s > 1
 
 
 def replayed(log: list) -> list:

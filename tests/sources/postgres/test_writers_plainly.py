@@ -18,7 +18,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from tests.sources.postgres.conftest import Database
+from tests.sources.postgres.conftest import OF_CHANGES, Database
 from tests.sources.postgres.plainly import Plainly
 from tests.sources.postgres.writers import TABLES, Writers
 
@@ -28,11 +28,6 @@ ROW = [StructField("id", IntegerType()), StructField("value", DecimalType(10, 2)
 DDL = "id INT, value DECIMAL(10,2), note STRING"
 TIME = StructField("updated_at", TimestampType())
 NUMBER = StructField("number", LongType())
-OF_CHANGES = [
-    StructField("_op", StringType()),
-    StructField("_lsn", LongType()),
-    StructField("_committed_at", TimestampType()),
-]
 
 
 def upserted(reader: Plainly, newest_by: str) -> dict:
@@ -76,7 +71,9 @@ def test_every_row_and_every_change_is_read_once(database: Database, tmp_path: P
         return Plainly(tmp_path / name, database.uri, ddl, StructType([*ROW, *more]), **given)
 
     time_ddl, number_ddl = f"{DDL}, updated_at TIMESTAMP", f"{DDL}, number BIGINT"
-    by_time = reader("time", TIME, ddl=time_ddl, table="by_cursor", cursor="updated_at", key="id", max_rows_per_batch=40)
+    by_time = reader(
+        "time", TIME, ddl=time_ddl, table="by_cursor", cursor="updated_at", key="id", max_rows_per_batch=40
+    )
     whole = reader("whole", TIME, ddl=time_ddl, table="by_cursor", cursor="updated_at", max_rows_per_batch=30)
     by_number = reader("number", NUMBER, ddl=number_ddl, table="by_cursor", cursor="number", fetchers=1)
     changes = reader("changes", *OF_CHANGES, table="by_changes", mode="changes", slot=f"a_{database.name}")
