@@ -273,6 +273,19 @@ def backfill(suite: Any, job: str, flow: str, where: str | None, downstream: boo
     return command_.execute(suite, suite.job(job), flow, where, downstream)
 
 
+@command(group, "maintain")
+@click.argument("job")
+@click.option(
+    "--keep-days", default=30, show_default=True, help="How far back tables can be read, and the job rewound."
+)
+@click.option("--ledger-days", default=400, show_default=True, help="Older batches are folded, older results go.")
+def maintain(suite: Any, job: str, keep_days: int, ledger_days: int) -> int:
+    """Compact, cluster and vacuum a job's tables, and fold its old ledger. Safe beside a run."""
+    from microbatch.commands import maintain as command_
+
+    return command_.execute(suite, suite.job(job), keep_days, ledger_days)
+
+
 @command(group, "rewind")
 @click.argument("jobs", nargs=-1, required=True)
 @click.option(

@@ -87,6 +87,10 @@ def _letters(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, An
     """Each row that left has its letter. A replay of rows writes no letters: those that fail again stay under their ids."""
     filters = [("job", "=", job.name), ("flow", "=", flow.name)]
     letters = ops.rows(suite.environment.storage["warehouse"], "quarantine", filters)
+    if any(each["query_id"] == ops.FOLDED for each in ledger):  # letters of batches that were folded may be gone
+        ledger = [each for each in ledger if each["query_id"] != ops.FOLDED]
+        batches = {(each["query_id"], each["batch_id"]) for each in ledger}
+        letters = [letter for letter in letters if (letter["query_id"], letter["batch_id"]) in batches]
     for kind, column in (("row", "rows_quarantined"), ("parse", "rows_unparsed")):
         left = sum(each[column] for each in ledger if not is_replay_of_rows(each["query_id"]))
         count = sum(letter["kind"] == kind for letter in letters)
@@ -115,7 +119,15 @@ def _target(
     in_table = sum(opened.get_add_actions(flatten=True).column("num_records").to_pylist())
     log = [(commit, outcome_of(commit)) for commit in target.commits()]
     others = [outcome for _, outcome in log if outcome and (outcome.job, outcome.flow) != (job.name, flow.name)]
-    mine = {(o.query_id, o.batch_id) for _, o in log if o and (o.job, o.flow) == (job.name, flow.name)}
+    folded = max((b["target_version"] or 0 for b in ledger if b["query_id"] == ops.FOLDED), default=-1)
+    oldest = max(
+        folded + 1, min((c["version"] for c, _ in log), default=0)
+    )  # of older ones log or ledger knows too little
+    mine = {
+        (o.query_id, o.batch_id)
+        for commit, o in log
+        if o and (o.job, o.flow) == (job.name, flow.name) and commit["version"] >= oldest
+    }
     for commit, outcome in log:
         if outcome is None and commit.get("operation") not in HARMLESS and not rewound_by(commit):
             told = f"version {commit['version']} of {target.name} ({commit.get('operation')})"
@@ -123,7 +135,6 @@ def _target(
     net = sum(each["rows_inserted"] - each["rows_deleted"] for each in ledger)
     net += sum(outcome.rows_inserted - outcome.rows_deleted for outcome in others)
     yield Equation(flow.name, "inserted - deleted", net, f"rows in {target.name}", in_table)
-    oldest = min((commit["version"] for commit, _ in log), default=0)  # the log is kept for a time, the ledger longer
     wrote = [each for each in ledger if each["target_version"] is not None and each["target_version"] >= oldest]
     keyed = {(each["query_id"], each["batch_id"]) for each in wrote}
     yield Equation(flow.name, "batches that wrote", len(keyed), f"commits of {target.name}", len(keyed & mine))
@@ -135,13 +146,14 @@ def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]
     any other source, all between the offsets of its first and its last batch."""
     source = input_of(suite, job, flow)
     ids = known_ids(source.checkpoint, query_id(source.checkpoint))
-    mine = [each for each in ledger if each["query_id"] in ids]
+    mine = [each for each in ledger if each["query_id"] in (*ids, ops.FOLDED)]
     if isinstance(source, Files):
         recorded = Record(source.checkpoint).batches()
-        yield Equation(flow.name, "batches in the ledger", len(mine), "batches of files recorded", recorded)
+        count = sum(each["batch_id"] if each["query_id"] == ops.FOLDED else 1 for each in mine)
+        yield Equation(flow.name, "batches in the ledger", count, "batches of files recorded", recorded)
         return
     if isinstance(flow.reads, Source):
-        mine.sort(key=lambda each: each["batch_id"])
+        mine.sort(key=lambda each: each["started_at"])
         joined = sum(each["source_start"] == before["source_end"] for before, each in pairwise(mine)) + bool(mine)
         yield Equation(flow.name, "batches in the ledger", len(mine), "that begin where the one before ended", joined)
         return

@@ -21,8 +21,6 @@ from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.tables import numbered
 
-BESIDE = ("replay:", "backfill:")  # ledger rows of work beside the checkpoint
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -67,7 +65,7 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
 
 def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     target = Table(warehouse, flow.writes.table)
-    ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(BESIDE)]
+    ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(ops.BESIDE)]
     query_id = _query_id(flow, checkpoint)
     planned, done = _last(checkpoint / "offsets"), _last(checkpoint / "commits")
     if query_id is None:

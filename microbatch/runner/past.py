@@ -15,7 +15,6 @@ from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Flow, tables_read
 from microbatch.runner.accept import query_id
 from microbatch.runner.cut import known_ids
-from microbatch.runner.handshake import BESIDE
 from microbatch.runner.inputs import checkpoint_of
 from microbatch.runner.report import run_id
 from microbatch.runner.rewinding import NOTHING, FlowBack, Plan, TableBack
@@ -84,7 +83,7 @@ class _Then:
 
     def own(self, job: LoadedJob, flow: Flow) -> Batches:
         """The batches of the flow's checkpoint, the oldest first."""
-        mine = [each for each in self.of(job, flow, self.kept) if not each["query_id"].startswith(BESIDE)]
+        mine = [each for each in self.of(job, flow, self.kept) if not each["query_id"].startswith(ops.BESIDE)]
         return sorted(mine, key=lambda each: each["started_at"])
 
     def version(self, table: str) -> int:
@@ -116,7 +115,7 @@ class _Then:
     def flow_back(self, job: LoadedJob, flow: Flow, back: set[str]) -> FlowBack | None:
         """The flow's checkpoint, where it took in batches since, or its input goes back."""
         reads = str(flow.reads) if str(flow.reads) in back else None
-        later = [each for each in self.of(job, flow, self.later) if not each["query_id"].startswith(BESIDE)]
+        later = [each for each in self.of(job, flow, self.later) if not each["query_id"].startswith(ops.BESIDE)]
         checkpoint, mine = checkpoint_of(self.suite, job, flow), self.own(job, flow)
         current = query_id(checkpoint)
         if current is None or not (later or reads or flow.writes.table in back):

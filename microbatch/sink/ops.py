@@ -17,6 +17,10 @@ from microbatch.sink.tables import Table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# What the query id of a ledger row begins with that is no batch of a checkpoint.
+FOLDED = "folded:"  # stands for a flow's old batches, with their sums; its `batch_id` is how many they are
+BESIDE = ("replay:", "backfill:", FOLDED)
+
 # Columns of each table, as pairs of name and Arrow type. A timestamp is in UTC, to the microsecond.
 _LONGS = [
     *(f"rows_{what}" for what in ("read", "unparsed", "transformed", "written", "quarantined", "superseded")),

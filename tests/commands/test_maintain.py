@@ -1,0 +1,100 @@
+"""Maintain: fewer files and a shorter ledger, the same rows, and nothing that a reader still needs is gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from microbatch.commands import audit, maintain, replay
+from microbatch.commands.quarantine import Letters
+from microbatch.errors import ConfigError, StateChanged
+from microbatch.runner.lock import UNFINISHED
+from microbatch.sink import ops, retention
+from microbatch.sink.tables import Table
+from microbatch.testing import Bench
+from tests.orders import ORDERS_CONF, order
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def busy(orders: Bench) -> Bench:
+    """Nine batches of the first flow, a line of each broken; one of the second."""
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace('/orders"', '/orders", max_files_per_batch: 1'))
+    for number in range(9):
+        orders.land("orders", order(number), "{broken")
+    orders.run("orders")
+    return orders
+
+
+def rows(bench: Bench) -> dict[str, list[str]]:
+    return {table: sorted(map(str, bench.read(table).collect())) for table in ("bronze.orders", "silver.orders")}
+
+
+def tended(bench: Bench, keep_days: int = 30) -> int:
+    suite = bench.suite()
+    return maintain.execute(suite, suite.job("orders"), keep_days, 400)
+
+
+def audited(bench: Bench) -> int:
+    suite = bench.suite()
+    return audit.execute(suite, suite.job("orders"))
+
+
+def test_small_files_become_one_and_the_job_goes_on_as_if_nothing_had_happened(busy: Bench):
+    before, bronze = rows(busy), Table(busy.storage["warehouse"], "bronze.orders")
+    assert maintain.files_of(bronze).count == 9
+    tended(busy)
+    assert maintain.files_of(bronze).count == 1
+    assert rows(busy) == before
+    versions = {name: version for name, version in busy.versions().items() if not name.startswith("ops.")}
+    tended(busy)
+    assert {name: version for name, version in busy.versions().items() if not name.startswith("ops.")} == versions
+    assert not busy.run("orders", flows=["ingest"])
+    busy.land("orders", order(50))
+    assert [(o.flow, o.rows_read) for o in busy.run("orders") if o.rows_read] == [("ingest", 1), ("refine", 1)]
+    assert audited(busy) == 0
+    assert busy.run("orders") == []
+
+
+def test_old_batches_are_folded_into_one_row_and_what_the_ledger_proves_still_adds_up(busy: Bench):
+    warehouse, now = busy.storage["warehouse"], datetime.now(timezone.utc)
+    suite = busy.suite()
+    replay.discard(Letters(suite, suite.job("orders"), None, 0, None))
+    for newest in (4, 2, 2):
+        gone = retention.forget(warehouse, "orders", now, now, newest=newest)
+        assert [batch["flow"] for batch in busy.ledger("orders")].count("ingest") == newest + 1
+        assert sum(batch["rows_read"] for batch in busy.ledger("orders")) == 18 + 9
+        assert audited(busy) == 0
+    assert gone == dict.fromkeys(gone, 0)
+    letters = ops.rows(warehouse, "quarantine", [("job", "=", "orders")])
+    assert sorted({letter["status"] for letter in letters}) == ["open"]
+    assert len(letters) == 8
+    kept = {(b["query_id"], b["batch_id"]) for b in busy.ledger("orders")}
+    results = ops.rows(warehouse, "expectations", [("job", "=", "orders")])
+    assert results and all((each["query_id"], each["batch_id"]) in kept for each in results)
+    retention.tidy(warehouse, timedelta(days=30))
+    busy.land("orders", order(50))
+    assert [(o.flow, o.batch_id, o.rows_written) for o in busy.run("orders")] == [("ingest", 9, 1), ("refine", 1, 1)]
+    assert audited(busy) == 0
+
+
+def test_a_file_that_a_reader_has_still_to_read_is_kept_however_old_it_is(busy: Bench):
+    bronze, now = Table(busy.storage["warehouse"], "bronze.orders"), datetime.now(timezone.utc)
+    week, later = timedelta(days=7), now + timedelta(days=90)
+    assert maintain.keep_hours(busy.suite(), bronze, week, later) == 7 * 24
+    busy.land("orders", order(50))
+    busy.run("orders", flows=["ingest"])
+    assert maintain.keep_hours(busy.suite(), bronze, week, later) >= 90 * 24
+
+
+def test_what_is_not_safe_is_refused(busy: Bench):
+    with pytest.raises(ConfigError, match="--keep-days: 1 is not safe"):
+        tended(busy, keep_days=1)
+    mark = busy.checkpoint("orders", UNFINISHED)
+    mark.write_text(
+        '{"rewind": "r", "point": "2024-01-01T00:00:00+00:00", "jobs": [], "tables": [], "flows": [], "reopened": []}'
+    )
+    with pytest.raises(StateChanged, match="microbatch rewind orders"):
+        tended(busy)
