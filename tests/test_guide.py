@@ -73,6 +73,8 @@ def test_what_a_page_says_to_type_works(page, bin_, tmp_path):
         env |= {"PATH": f"{set_up(tmp_path / 'made')}{os.pathsep}{env['PATH']}"}
         env |= {"SALES_LANDING": str(tmp_path / "landing"), "SALES_ROOT": str(tmp_path / "out")}
     script = "set -euo pipefail\n" + "\n".join(blocks)
+    if "_MICROBATCH_COMPLETE" in script:
+        script += "\ncomplete -p microbatch"
     done = subprocess.run(
         ["bash", "-x", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600
     )

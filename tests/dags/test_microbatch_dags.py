@@ -86,11 +86,13 @@ def looked_at(airflow, **variables: str) -> dict:
 
 @pytest.fixture
 def edited(suite: Path, tmp_path: Path):
-    """A copy of the suite with text of one file replaced: the path of the suite."""
+    """A copy of the suite, with text of one file replaced where that is said: the path of the copy."""
 
-    def copy(file: str, old: str, new: str) -> str:
+    def copy(file: str | None = None, old: str = "", new: str = "") -> str:
         root = tmp_path / "edited"
-        shutil.copytree(suite, root, ignore=shutil.ignore_patterns("data"), dirs_exist_ok=True)
+        shutil.copytree(suite, root, ignore=shutil.ignore_patterns("data"))
+        if file is None:
+            return str(root)
         text = (root / file).read_text()
         assert old in text, "the edit must change something"
         (root / file).write_text(text.replace(old, new))
@@ -133,7 +135,7 @@ def test_a_task_a_flow_where_conf_says_so_in_the_order_of_the_tables_and_one_at_
 
 
 def test_an_environment_s_overlay_counts(airflow, edited):
-    root = edited("conf/base/daily_sales.yml", "owner: data-team", "owner: data-team")
+    root = edited()
     (Path(root) / "conf" / "night").mkdir()
     overlay = 'schedule: {cron: "${env:NIGHT_CRON:-30 3 * * *}", timezone: Europe/Berlin}\n'
     (Path(root) / "conf" / "night" / "daily_sales.yml").write_text(overlay)
@@ -156,7 +158,7 @@ def test_under_spark_submit_the_task_starts_run_py_with_the_options_that_airflow
 
 
 def test_the_page_that_docs_wrote_is_the_dag_s_page(airflow, edited):
-    root = Path(edited("conf/base/daily_sales.yml", "owner: data-team", "owner: data-team"))
+    root = Path(edited())
     (root / "docs" / "pipelines").mkdir(parents=True)
     (root / "docs" / "pipelines" / "daily_sales.md").write_text("## Pipeline: daily_sales\n")
     assert looked_at(airflow, MICROBATCH_SUITE=str(root))["dags"]["daily_sales_pipeline"]["doc"] == (
