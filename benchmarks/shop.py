@@ -47,10 +47,9 @@ class Shop:
 
     def __init__(self, uri: str, servers: str) -> None:
         self.uri, self.chance, self.orders, self.clicks = uri, random.Random(1), 0, 0
-        self.producer = Producer({"bootstrap.servers": servers})
-        AdminClient({"bootstrap.servers": servers}).create_topics([NewTopic("shop.clicks", 2, 1)])[
-            "shop.clicks"
-        ].result()
+        client = {"bootstrap.servers": servers, "log_level": 0}
+        self.producer, admin = Producer(client), AdminClient(client)
+        admin.create_topics([NewTopic("shop.clicks", 2, 1)])["shop.clicks"].result()
         with psycopg.connect(uri) as connection:
             connection.execute(TABLE)
 
