@@ -21,13 +21,18 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{plain},SIGNED://127.0.0.1:{signed},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SIGNED://127.0.0.1:{signed}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SIGNED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},SIGNED://127.0.0.1:{signed},SAFE://127.0.0.1:{safe},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SIGNED://127.0.0.1:{signed},SAFE://127.0.0.1:{safe}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SIGNED:SASL_PLAINTEXT,SAFE:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
 listener.name.signed.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
   user_shop="{password}";
+listener.name.safe.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  user_shop="{password}";
+listener.name.safe.ssl.keystore.type=PKCS12
+listener.name.safe.ssl.keystore.location={folder}/keys.p12
+listener.name.safe.ssl.keystore.password=changeit
 log.dirs={folder}/data
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=100
@@ -49,17 +54,20 @@ class Broker:
     Attributes:
         servers: where it listens without a password.
         signed: where it wants one: SASL PLAIN, user shop.
+        safe: the same over TLS.
+        ca: the certificate that `safe` is to be known by, PEM.
     """
 
     def __init__(self, folder: Path, jars: Path) -> None:
         self.folder = folder
-        plain, signed, controller = _free_ports(3)
-        self.servers, self.signed = f"127.0.0.1:{plain}", f"127.0.0.1:{signed}"
+        plain, signed, safe, controller = _free_ports(4)
+        self.servers, self.signed, self.safe = (f"127.0.0.1:{port}" for port in (plain, signed, safe))
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = folder / "server.properties"
-        ports: Mapping[str, int] = {"plain": plain, "signed": signed, "controller": controller}
+        ports: Mapping[str, int] = {"plain": plain, "signed": signed, "safe": safe, "controller": controller}
         self._settings.write_text(SETTINGS.format(folder=folder, password=PASSWORD, **ports))
+        self.ca = _certificate(folder)
         self._java = ["java", "-Xmx384m", "-XX:+UseSerialGC", "-cp", _class_path(jars)]
         id_ = str(uuid.uuid4())
         words = ["format", "--standalone", "-t", id_, "-c", str(self._settings)]
@@ -101,6 +109,26 @@ def jars() -> Path:
         resolve(PACKAGE, folder)
         (folder / ".fetched").touch()
     return folder
+
+
+def _certificate(folder: Path) -> Path:
+    """A key for 127.0.0.1 in `keys.p12`, and its certificate as PEM; by the tool that comes with Java."""
+    store = [
+        "-keystore",
+        str(folder / "keys.p12"),
+        "-storetype",
+        "PKCS12",
+        "-storepass",
+        "changeit",
+        "-alias",
+        "broker",
+    ]
+    made = ["-keyalg", "RSA", "-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-ext", "bc:c=ca:true"]
+    subprocess.run(["keytool", "-genkeypair", *store, *made], check=True, capture_output=True, timeout=60)
+    ca = folder / "ca.pem"
+    told = ["keytool", "-exportcert", "-rfc", *store, "-file", str(ca)]
+    subprocess.run(told, check=True, capture_output=True, timeout=60)
+    return ca
 
 
 def _class_path(jars: Path) -> str:

@@ -110,6 +110,10 @@ class Rest(Files):
         files = {path: records for each in self.spool.all() for path, records in self.spool.paths(each).items()}
         return sum(records for path, records in files.items() if path not in taken)
 
+    def notes(self) -> list[str]:
+        """See `Advising`: what is pending is what lies in the spool."""
+        return [f"source {self.name} is asked for what is new by a run; counted here is what a run fetched before"]
+
     def rows(self, spark: SparkSession, files: list[File]) -> DataFrame:
         """The rows of these files of the spool; `metadata` says when their answer came."""
         rows = super().rows(spark, files)

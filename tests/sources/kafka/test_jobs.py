@@ -205,6 +205,19 @@ def test_a_password_is_sent_by_both_clients_and_a_wrong_one_stops_with_exit_2(cl
         job.run()
 
 
+def test_a_broker_is_known_by_its_certificate_and_one_that_nobody_vouches_for_is_refused(
+    clicks, topic: Topic, broker: Broker, tmp_path: Path
+):
+    safe = SIGNED.format(PASSWORD).replace("SASL_PLAINTEXT", "SASL_SSL")
+    job = clicks(more=safe.replace("}", f", ssl.ca.location: {broker.ca}}}"), servers=broker.safe)
+    topic.send({"id": 1})
+    job.run()
+    assert job.ids() == [1]
+    job.declare(more=safe, servers=broker.safe)
+    with pytest.raises(ConfigError, match="the broker refuses: .*certificate verify failed"):
+        job.run()
+
+
 def test_a_password_is_nowhere_not_in_the_event_log_of_spark_either(
     clicks, topic: Topic, broker: Broker, tmp_path: Path
 ):

@@ -143,6 +143,7 @@ def test_a_token_is_nowhere_but_in_the_request(bank: Bench, api: Api, rates: Rat
     assert left == []
     assert TOKEN not in captured.out + captured.err
     assert "JSON over HTTP from bank, /v1/rates" in captured.out
+    assert "take: source rates is asked for what is new by a run" in captured.out
 
 
 @pytest.mark.slow
