@@ -70,8 +70,9 @@ class ChangesInput:
             relation = self._relation(session)
             offset = rows.offset_of(self.checkpoint)
             if offset is None and self._copy(session, relation) is None:
-                self.slot.ensure_publication(session, relation)
+                # First: once it is published, a table that nothing identifies the rows of could not be updated any more.
                 self.slot.refuse_unfit(session, relation, self._names)
+                self.slot.ensure_publication(session, relation)
                 most = min(self.conf.max_rows_per_batch or FILE_ROWS, FILE_ROWS)
                 Spool(self.checkpoint).make(self.server, session, self.slot, relation, self._names, most)
                 return

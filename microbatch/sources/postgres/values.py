@@ -193,7 +193,7 @@ def _lists(texts: pa.Array, kind: ArrayType) -> tuple[pa.Array, pa.Array | None]
     unfit = sorted({*wrong, *unfit})
     if not unfit:
         return values, None
-    mask = pa.array([at in set(unfit) for at in range(len(texts))])
+    mask = pa.array([at in set(unfit) for at in range(len(texts))], pa.bool_())
     return pc.if_else(mask, pa.scalar(None, values.type), values), mask
 
 
@@ -215,7 +215,7 @@ def _nested(lists: list[Any], kind: ArrayType) -> tuple[pa.Array, list[int]]:
         children, mask = _column(pa.array(flat, pa.string()), kind.elementType)
         bad = pc.indices_nonzero(mask).to_pylist() if mask is not None else []
     wrong |= {owner[each] for each in bad}
-    nulls = pa.array([values is None for values in lists])
+    nulls = pa.array([values is None for values in lists], pa.bool_())
     made = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), children, type=target, mask=nulls)
     return made, sorted(wrong)
 
