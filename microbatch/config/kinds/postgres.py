@@ -104,7 +104,7 @@ class PostgresConf(SourceConf):
 
     def adds(self) -> tuple[str, ...]:
         changes = ("_op STRING", "_lsn BIGINT", "_committed_at TIMESTAMP") if self.mode == "changes" else ()
-        return (*super().adds(), *changes)
+        return (*changes, *super().adds())
 
     def _places(self) -> tuple[str, ...]:
         return ("_table STRING",) if self.metadata else ()

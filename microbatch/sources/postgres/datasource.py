@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadLimit, ReadMaxRows, SupportsTriggerAvailableNow
 
-from microbatch.errors import MicrobatchError, carried
+from microbatch.errors import MicrobatchError, carried, redacted
 from microbatch.sources.postgres.connection import Server
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _carrying(server: Server) -> Iterator[None]:
         yield
     except Exception as cause:
         error = cause if isinstance(cause, MicrobatchError) else server.translated(cause)
-        if error is None:
-            raise
-        raise RuntimeError(carried(error)) from None
+        if error is not None:
+            raise RuntimeError(carried(error)) from None
+        if redacted(str(cause), server.secrets()) != str(cause):
+            raise RuntimeError(f"{type(cause).__name__}, whose text is not shown") from None
+        raise
