@@ -226,7 +226,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests, as a local run has it."""
     home = tmp_path_factory.mktemp("spark")
     os.environ.setdefault("TZ", "UTC")
-    conf = {"spark.sql.shuffle.partitions": "2", "spark.sql.warehouse.dir": str(home), "spark.driver.memory": "2g"}
+    conf = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.warehouse.dir": str(home),
+        "spark.driver.memory": "2g",
+        # Tests run each plan once or twice: the time that goes into compiling it well never comes back.
+        "spark.driver.extraJavaOptions": f"{session.JAVA_OPTIONS} -XX:TieredStopAtLevel=1",
+    }
     yield session.start("tests", conf)
     session.stop()
 
