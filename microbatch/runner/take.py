@@ -21,6 +21,7 @@ from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.report import State
 from microbatch.runner.stuck import Stuck
 from microbatch.runner.watch import Watch
+from microbatch.sink import catalog
 from microbatch.sources import TableInput
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def take(this: Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> Stat
     except MicrobatchError as error:
         _bury(this, stuck, error)
         raise
+    if this.suite.environment.catalog:
+        catalog.register(spark, flow.name, work.target)
     this.observer.flow_ends(job.name, flow.name)
     return "stopped" if this.stopping.is_set() and input_.pending() else "done" if outcomes else "idle"
 
