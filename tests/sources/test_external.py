@@ -231,6 +231,18 @@ def test_a_new_column_does_what_unknown_fields_says(events):
             assert [rows[number]._rescued for number in (1, 2, 3)] == [None, '{"more":"m"}', None]
 
 
+def test_a_batch_that_was_begun_before_a_column_came_is_run_again_after_it(events):
+    job = events()
+    job.add(1)
+    job.run()
+    job.add(2)
+    job.bench.crash("events", before="target")
+    job.add(3, more="m")
+    job.run()
+    assert job.ids() == [1, 2, 3]
+    assert job.audit() == 0
+
+
 @pytest.mark.parametrize(
     ("schema", "told"),
     [

@@ -51,7 +51,7 @@ class KafkaConf(SourceConf):
         connection, servers: where the brokers are, host:port: the one or the other.
         format: of the values; raw gives `value` and `key` as they are.
         starting: where a new checkpoint begins: with all the topic holds, or with what comes from now on.
-        max_rows_per_batch: messages, over all partitions; None: all that is there.
+        max_rows_per_batch: messages, over all partitions: a backlog is taken in by batches of so many.
         options: how to sign in (`security.protocol`, `sasl.mechanism`, `sasl.username`, `sasl.password`, `ssl.ca.location`,
             `ssl.certificate.location`, `ssl.key.location`, `ssl.key.password`), other settings of a Kafka consumer, and,
             without a dot in their names, Spark's options for JSON or CSV.
@@ -63,7 +63,7 @@ class KafkaConf(SourceConf):
     topic: Text
     format: Literal["json", "csv", "raw", "debezium"]
     starting: Literal["earliest", "latest"] = "earliest"
-    max_rows_per_batch: Count | None = None
+    max_rows_per_batch: Count = 1_000_000
     options: Options = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")

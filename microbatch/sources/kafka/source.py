@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 EARLIEST = -2  # as Spark writes it
+MARKS = 1_000  # offsets that may all be marks of transactions; where more are waiting, nobody looks for a message first
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Kafka:
     Attributes:
         schema: DDL of the rows.
         starting: earliest or latest; where a new checkpoint begins.
-        max_rows: messages of a batch; None: all there are.
+        max_rows: messages of a batch.
         again: calls what it is given until it works, or waiting is no use.
     """
 
@@ -61,7 +62,7 @@ class Kafka:
     topic: str
     format: Format
     starting: str
-    max_rows: int | None
+    max_rows: int
     broker: Broker
     checkpoint: Path
     again: Again
@@ -91,7 +92,8 @@ class Kafka:
             self._refuse_lost(found, pinned, read)
         rest = {p: end - planned.get(p, found.first[p]) for p, end in found.end.items()}
         waiting = {p: planned.get(p, found.first[p]) for p, count in rest.items() if count > 0}
-        return sum(rest.values()) if waiting and self.broker.has_message(self.topic, waiting) else 0
+        count = sum(rest.values())
+        return count if count > MARKS or (waiting and self.broker.has_message(self.topic, waiting)) else 0
 
     def stream(self, spark: SparkSession) -> DataFrame:
         """The messages as they are."""
@@ -101,9 +103,7 @@ class Kafka:
             every = {**dict.fromkeys(self._look().first, EARLIEST), **pinned.begins}
             begins = self._json(every)
         reader = spark.readStream.format("kafka").options(**self._options(), startingOffsets=begins)
-        if self.max_rows:
-            reader = reader.option("maxOffsetsPerTrigger", self.max_rows)
-        return self._loaded(reader.load)
+        return self._loaded(reader.option("maxOffsetsPerTrigger", self.max_rows).load)
 
     def rows(self, batch: DataFrame) -> DataFrame:
         """The rows of a micro-batch, see `formats`."""
