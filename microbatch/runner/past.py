@@ -12,7 +12,7 @@ from typing import Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
-from microbatch.job import Flow, tables_read
+from microbatch.job import Flow, Source, tables_read
 from microbatch.runner.accept import query_id
 from microbatch.runner.cut import known_ids
 from microbatch.runner.inputs import checkpoint_of
@@ -131,6 +131,10 @@ class _Then:
     def problems(self, tables: Sequence[TableBack]) -> Iterator[str]:
         """Why a table cannot be set back."""
         ours = {(job.name, flow.name) for job, flow in self.flows}
+        for job, flow in self.flows:
+            later = [b for b in self.of(job, flow, self.later) if not b["query_id"].startswith(ops.BESIDE)]
+            if later and isinstance(flow.reads, Source) and (why := job.conf.sources[flow.reads.name].gone()):
+                yield f"{flow.name} would have to read source {flow.reads.name} again, and {why}"
         for each in tables:
             table = Table(self.warehouse, each.table)
             for commit in table.commits():

@@ -43,6 +43,16 @@ from microbatch import Append, Flow, Job
 
 JOB = Job(Flow("copy", reads="bronze.orders", writes=Append("silver.copy")))
 """
+SLOT_JOB = """
+from microbatch import Flow, Job, Source, Upsert
+
+ORDERS = Source("orders", schema="id BIGINT")
+JOB = Job(Flow("follow", reads=ORDERS, writes=Upsert("silver.orders", keys=["id"], delete_when="_op = 'delete'")))
+"""
+SLOT_CONF = """
+sources:
+  orders: {kind: postgres, connection: shop, table: public.orders, mode: changes}
+"""
 TABLES = ("bronze.orders", "silver.orders", "gold.totals")
 
 
@@ -238,3 +248,17 @@ def test_the_rewind_is_told_in_the_runs(shop: Bench):
     assert sorted(run["status"] for run in runs) == ["done", "rewound"]
     back(shop, now())
     assert json.loads((shop.checkpoint("orders", "ingest") / "metadata").read_text())["id"]
+
+
+def test_a_source_that_tells_its_changes_once_stops_it_before_anything_is_touched(bench: Bench):
+    bench.write("jobs/orders.py", SLOT_JOB)
+    bench.write("conf/base/orders.yml", SLOT_CONF)
+    bench.write("conf/base/environment.yml", "connections: {shop: {uri: 'postgresql://shop@127.0.0.1:1/shop'}}")
+    warehouse, first = bench.storage["warehouse"], now()
+    run = {"job": "orders", "run_id": "r", "started_at": first, "finished_at": first, "status": "done", "exit_code": 0}
+    ops.append(warehouse, "runs", [run])
+    counts = dict.fromkeys((name for name in ops.TABLES["batches"] if name.startswith("rows_")), 0)
+    later = {"job": "orders", "flow": "follow", "query_id": "q", "batch_id": 1, "started_at": now(), **counts}
+    ops.append(warehouse, "batches", [later])
+    with pytest.raises(StateChanged, match="a slot that has moved on does not tell again"):
+        back(bench, now())

@@ -97,6 +97,9 @@ class PostgresConf(SourceConf):
         how = f"by {self.cursor}" if self.mode == "cursor" else "its changes"
         return f"PostgreSQL table {self.table} of connection {self.connection}, {how}"
 
+    def gone(self) -> str | None:
+        return "a slot that has moved on does not tell again what it told" if self.mode == "changes" else None
+
     def identity(self) -> dict[str, Any]:
         common = {"connection": self.connection, "table": self.table, "mode": self.mode}
         own = {"cursor": self.cursor, "key": list(self.key)} if self.mode == "cursor" else {"slot": self.slot}

@@ -45,6 +45,10 @@ class SourceConf(Strict):
         """What the source needs of its connection and does not find there, in a sentence; None where nothing is missing."""
         return None
 
+    def gone(self) -> str | None:
+        """Why a checkpoint that is set back could not read again what was read; None where it can, as long as it is there."""
+        return None
+
     def adds(self) -> tuple[str, ...]:
         """The columns that a flow sees besides those of the source's schema, as DDL, in their order."""
         return (*self._places(), *(("_rescued STRING",) if self.unknown_fields == "rescue" else ()))
