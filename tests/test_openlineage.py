@@ -14,36 +14,10 @@ import pytest
 from microbatch.observers import Lines
 from microbatch.runner import run
 from microbatch.testing import Bench
+from tests.daily_sales import daily_sales
 from tests.openlineage_spec import EVENT
 from tests.orders import order
 from tests.webhook import serving
-
-HERE = Path(__file__).resolve().parent.parent
-LINE = {
-    "household_id": 1,
-    "store_id": 2,
-    "basket_id": 3,
-    "product_id": 4,
-    "quantity": 1,
-    "sales_value": 1.5,
-    "retail_disc": 0.0,
-    "coupon_disc": 0.0,
-    "coupon_match_disc": 0.0,
-    "week": 1,
-    "transaction_timestamp": "2017-01-01T10:00:00Z",
-}
-PRODUCT = {"manufacturer_id": 1, "department": "GROCERY", "brand": "Private", "product_category": "SOUP"}
-
-
-def daily_sales(bench: Bench, lineage: str) -> None:
-    """The suite of this repository in a folder of its own, with a little data."""
-    for room in ("jobs", "transforms", "expectations", "conf/base"):
-        for file in (HERE / room).rglob("*"):
-            if file.suffix in (".py", ".yml"):
-                bench.write(str(file.relative_to(HERE)), file.read_text())
-    bench.write("conf/local/environment.yml", f"lineage: {lineage}\n")
-    bench.land("order_lines", *[{**LINE, "basket_id": i, "sales_value": 1.5 - i} for i in range(3)])
-    bench.land("products", {"product_id": 4, **PRODUCT, "product_type": "CAN", "package_size": "1"})
 
 
 def lines_of(bench: Bench) -> list[dict[str, Any]]:
@@ -83,7 +57,7 @@ def facets_in(thing: Any) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_events_are_those_of_the_specification_and_revenue_reaches_sales_value(bench: Bench):
     with serving() as server:
-        daily_sales(bench, f"{{file: lineage.jsonl, url: '{server.url}'}}")
+        daily_sales(bench, f"lineage: {{file: lineage.jsonl, url: '{server.url}'}}\n")
         bench.run("daily_sales")
         events = lines_of(bench)
         assert server.received == events
