@@ -265,5 +265,4 @@ def dags(suite: Path, env: str) -> Iterator[DAG]:
             yield dag
 
 
-for _dag in dags(suite_folder(), os.environ.get("MICROBATCH_ENV") or "local"):
-    globals()[_dag.dag_id] = _dag
+globals().update({dag.dag_id: dag for dag in dags(suite_folder(), os.environ.get("MICROBATCH_ENV") or "local")})
