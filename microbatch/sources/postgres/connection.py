@@ -85,7 +85,7 @@ class Server:
             )
             raise ConfigError(Problem(f"connection {self.connection}", what))
         more = {name: _text(value) for name, value in self.options.items()}
-        return {**PATIENCE, **given, **more, "application_name": APPLICATION}
+        return {**PATIENCE, **given, **more, "application_name": APPLICATION, "client_encoding": "UTF8"}
 
     def secrets(self) -> tuple[str, ...]:
         """What no text may show."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE_ROWS = 100_000  # rows of a file, which one task reads
+_EXPORTED = """SELECT to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'), pg_export_snapshot()"""
 _INSERT_LSN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 
 
@@ -98,7 +99,7 @@ class Spool:
         self.forget()
         self.folder.mkdir(parents=True)
         snapshot = self._snapshot(server, session, began_below)
-        at, exported = session.row("SELECT now()::text, pg_export_snapshot()") or ("", "")
+        at, exported = session.row(_EXPORTED) or ("", "")
         below = session.value(_INSERT_LSN)
         chosen = ", ".join(f"{quoted(name)}::text AS {quoted(name)}" for name in names)
         blocks = server.batches(f"SELECT {chosen} FROM {relation.sql} t", snapshot=exported)

@@ -104,7 +104,9 @@ class CursorInput:
 
         declared = self._declared(batch.sparkSession)
         added = {"_table": F.lit(self.conf.table)} if self.conf.metadata else {}
-        return rows.shaped(batch, declared, added, F.col("_cursor").try_cast("timestamp"))
+        text = F.col("_cursor")
+        at = F.when(text.rlike(r"^\d{4}-\d\d-\d\d "), text).try_cast("timestamp")  # not every cursor is a time
+        return rows.shaped(batch, declared, added, at)
 
     def sample(self, spark: SparkSession, most: int) -> DataFrame:
         """See `Stream`: the rows that come next, else the newest."""

@@ -95,7 +95,7 @@ class ChangesReading:
 
         from microbatch.sources.postgres.values import converted
 
-        at = datetime.fromisoformat(self.copy.at if self.copy.at[-3] == ":" else f"{self.copy.at}:00")
+        at = datetime.fromisoformat(self.copy.at)
         for block in Spool(self.checkpoint).blocks(number):
             op = pa.array(["insert"] * block.num_rows, pa.string())
             lsn = pa.array([self.copy.lsn] * block.num_rows, pa.int64())

@@ -23,7 +23,7 @@ def filled(
     """The changes with every value that can be known, and what is wrong with those that have one which cannot.
 
     Args:
-        key: what identifies a row.
+        key: what identifies a row; empty where nobody knows: then nothing can be looked for.
         names: the columns that are wanted.
         changes: in their order.
     """
@@ -36,8 +36,9 @@ def filled(
         for name in row.keys() - set(names) - set(key):
             del row[name]
     keys: list[Key] = [tuple(row.get(name) for name in key) for row in rows]
-    _forward(rows, keys, changes)
-    _backward(rows, keys, changes, _asked(server, relation, key, names, rows, keys, changes) if key else {})
+    if key:
+        _forward(rows, keys, changes)
+        _backward(rows, keys, changes, _asked(server, relation, key, names, rows, keys, changes))
     problems = {
         at: f"{', '.join(missing)} was not sent (long, unchanged) and the row changed again since; "
         f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL has it sent"
