@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from microbatch.sources.postgres import catalog
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server
 from microbatch.sources.postgres.copy import Copy, Spool
-from microbatch.sources.postgres.pgoutput import UNSENT, Change, Truncated
+from microbatch.sources.postgres.pgoutput import UNSENT, Change, Truncated, Value
 from microbatch.sources.postgres.slot import Slot, decoder
 from microbatch.sources.postgres.unsent import filled
 from microbatch.sources.tables import numbered, offsets
@@ -108,12 +109,12 @@ class ChangesReading:
         for change in self._decoded(after, upto):
             # Whether a row was changed again is known once the transaction is whole.
             if len(taken) >= BLOCK_ROWS and (not lacking or change.xid != taken[-1].xid):
-                yield self._block(taken, schema)
+                yield self._block(taken, after, schema)
                 taken, lacking = [], False
             taken.append(change)
             lacking = lacking or UNSENT in change.values
         if taken:
-            yield self._block(taken, schema)
+            yield self._block(taken, after, schema)
 
     def _decoded(self, after: int, upto: int) -> Iterator[Change]:
         reader = decoder(self.relation, self.key, after, upto, self.copy.holds)
@@ -131,7 +132,15 @@ class ChangesReading:
             )
             raise StateChanged(self.server.flow, what, START_ANEW) from None
 
-    def _block(self, changes: list[Change], schema: StructType) -> pa.RecordBatch:
+    def _last(self, key: tuple[str, ...], after: int, upto: int) -> dict[tuple[Value, ...], int]:
+        """For each row the position of its last change between two positions."""
+        found: dict[tuple[Value, ...], int] = {}
+        for change in self._decoded(after, upto):
+            row = dict(zip(change.names, change.values, strict=True))
+            found[tuple(row[name] for name in key)] = change.lsn
+        return found
+
+    def _block(self, changes: list[Change], after: int, schema: StructType) -> pa.RecordBatch:
         import pyarrow as pa
 
         from microbatch.sources.postgres.values import converted
@@ -139,7 +148,9 @@ class ChangesReading:
         missing = [name for name in self.names if name not in changes[-1].names]
         catalog.refuse_gone(self.server, self.relation, missing)
         key = self.key or self.relation.primary_key
-        changes, problems = filled(self.server, self.relation, key, self.names, changes)
+        changes, problems = filled(
+            self.server, self.relation, key, self.names, changes, functools.partial(self._last, key, after)
+        )
         texts = [pa.array(values, pa.string()) for values in _columns(changes, self.names)]
         more = [
             pa.array([change.op for change in changes], pa.string()),

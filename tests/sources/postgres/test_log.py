@@ -57,6 +57,29 @@ def test_a_long_value_that_an_update_left_as_it_was_is_the_one_the_row_has(
         assert sorted(unknown) == sorted([(n, "update") for n in (2, 3, 4, 5) for _ in range(2)])
 
 
+def test_a_long_value_is_found_where_the_row_was_changed_behind_a_savepoint(database: Database, tmp_path: Path):
+    database.do("CREATE TABLE notes (id int PRIMARY KEY, other int, note text)")
+    database.do(f"INSERT INTO notes SELECT i, 0, {LONG.format('i')} FROM generate_series(1, 3) i")
+    reader = notes(database, tmp_path)
+    reader.run()
+    with database.connect() as connection:
+        connection.execute("UPDATE notes SET other = 1 WHERE id = 1")
+        connection.execute("SAVEPOINT a")
+        connection.execute("UPDATE notes SET other = 1 WHERE id IN (2, 3)")
+        connection.commit()
+    with reader.input().server.session() as session:
+        reading = reader.input()._reading(session)
+    database.do("UPDATE notes SET note = 'short' WHERE id = 3")  # after the batch was planned, before it is read
+    start = reading.end(reading.first(), None)
+    (part,) = reading.parts(start, reading.end(start, None))
+    rows = {row["id"]: row for block in reading.blocks(part, reader.schema) for row in block.to_pylist()}
+    stored = dict(database.rows("SELECT id, note FROM notes"))
+    assert {n: rows[n]["note"] for n in (1, 2)} == {n: stored[n] for n in (1, 2)}
+    assert rows[3]["note"] is None and "REPLICA IDENTITY FULL" in rows[3]["_problem"]
+    reader.run()
+    assert held(reader)[3] == "short"
+
+
 def test_a_partitioned_table_is_read_as_one(database: Database, tmp_path: Path):
     database.do(
         "CREATE TABLE notes (id int PRIMARY KEY, note text) PARTITION BY RANGE (id)",
