@@ -102,9 +102,13 @@ class CursorInput:
         """See `Stream`."""
         from pyspark.sql import functions as F
 
+        from microbatch.sources.postgres.values import HIDDEN
+
         declared = self._declared(batch.sparkSession)
         added = {"_table": F.lit(self.conf.table)} if self.conf.metadata else {}
-        text = F.col("_cursor")
+        if HIDDEN not in batch.columns:
+            return rows.shaped(batch, declared, added, F.col(f"`{self.conf.cursor}`"))
+        text = F.col(HIDDEN)
         at = F.when(text.rlike(r"^\d{4}-\d\d-\d\d "), text).try_cast("timestamp")  # not every cursor is a time
         return rows.shaped(batch, declared, added, at)
 
@@ -225,12 +229,14 @@ class CursorInput:
         return spark.createDataFrame([], self.schema).schema
 
     def _of_blocks(self, spark: SparkSession) -> StructType:
-        """What the blocks hold: the schema's columns, the cursor as text, what did not fit."""
+        """What the blocks hold: the schema's columns, the cursor as text where none of them is its time, what did not fit."""
         from pyspark.sql.types import StringType, StructField, StructType
 
-        from microbatch.sources.postgres.values import UNPARSED
+        from microbatch.sources.postgres.values import HIDDEN, UNPARSED
 
-        return StructType([*self._declared(spark), StructField("_cursor", StringType()), *UNPARSED])
+        is_there = catalog.fields_of(self.schema).get(str(self.conf.cursor)) == "timestamp"
+        more = [] if is_there else [StructField(HIDDEN, StringType())]
+        return StructType([*self._declared(spark), *more, *UNPARSED])
 
 
 _INDEXED = """

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 Offset = dict[str, Any]
+# What ADBC gives as Spark has it, whatever the value; a text of it would be made and read again for nothing.
+PLAIN = {"int2": "smallint", "int4": "int", "int8": "bigint", "text": "string", "varchar": "string"}
 SAMPLED = 20_000  # rows of which the borders between fetchers are taken
 
 
@@ -77,11 +79,15 @@ class CursorReading:
         return [f"{within} AND {each}" for each in ranges]
 
     def blocks(self, part: str, schema: StructType) -> Iterator[pa.RecordBatch]:
-        from microbatch.sources.postgres.values import converted
+        from microbatch.sources.postgres.values import HIDDEN, converted
 
-        chosen = ", ".join(f"{quoted(name)}::text" for name in (*self.names, self.cursor.name))
-        for block in self.server.batches(f"SELECT {chosen} FROM {self.relation.sql} t WHERE {part}"):
-            yield converted(block.columns[:-1], schema, [block.columns[-1]])
+        chosen = [self._chosen(name, schema) for name in self.names]
+        told = [f"{quoted(self.cursor.name)}::text"] if HIDDEN in schema.fieldNames() else []
+        for block in self.server.batches(
+            f"SELECT {', '.join([*chosen, *told])} FROM {self.relation.sql} t WHERE {part}"
+        ):
+            columns = block.columns
+            yield converted(columns[: len(chosen)], schema, columns[len(chosen) :])
 
     def done(self, end: Offset) -> None:
         """The server keeps nothing for this reader."""
@@ -101,6 +107,11 @@ class CursorReading:
             [value, *[literal(text) for text in offset["key"]]]
         )  # a constant takes the type of what it is compared with
         return f"({left}) {operator} ({right})"
+
+    def _chosen(self, name: str, schema: StructType) -> str:
+        """A column in a SELECT: as text, where the driver does not give the very type that is wanted."""
+        plain = PLAIN.get(self.relation.columns[name].type) == schema[name].dataType.simpleString()
+        return quoted(name) if plain else f"{quoted(name)}::text"
 
     def _borders(self, within: str) -> list[str]:
         """Values that part a large batch into pieces of about one size; none for a small one, or where nobody knows."""

@@ -61,7 +61,7 @@ def converted(
     """A block of rows.
 
     Args:
-        texts: for each column that the table gives, its values as text, null for null.
+        texts: for each column that the table gives, its values as text, null for null; or of the wanted type already.
         schema: the columns of `texts`, those of `more`, and `UNPARSED`.
         more: columns that need no conversion.
         problems: rows that are known not to be whole, by position.
@@ -94,17 +94,22 @@ def _told(
         for at in pc.indices_nonzero(unfit).to_pylist() if unfit is not None else ():
             told.setdefault(at, []).append(f"{field.name} does not fit {field.dataType.simpleString()}")
     rows = len(next(iter(whole.values())))
+    if not told:
+        return pa.nulls(rows, pa.string()), pa.nulls(rows, pa.string())
     unparsed: list[str | None] = [None] * rows
     problem: list[str | None] = [None] * rows
     for at, sentences in told.items():
         problem[at] = "; ".join(sentences)
         written = {name: values[at].as_py() for name, values in whole.items()}
-        unparsed[at] = json.dumps(written, ensure_ascii=False, default=str)
+        as_text = {name: None if value is None else str(value) for name, value in written.items()}
+        unparsed[at] = json.dumps(as_text, ensure_ascii=False)
     return pa.array(unparsed, pa.string()), pa.array(problem, pa.string())
 
 
 def _column(texts: pa.Array, kind: DataType) -> tuple[pa.Array, pa.Array | None]:
     """The values of a column; and where one does not fit, which (then it is null)."""
+    if texts.type == to_arrow_type(kind, timezone="UTC"):
+        return texts, None
     if isinstance(kind, ArrayType):
         return _lists(texts, kind)
     try:
@@ -169,15 +174,15 @@ def _floats(texts: pa.Array, target: pa.DataType) -> pa.Array:
 
 
 def _times(texts: pa.Array) -> pa.Array:
-    """Points in time, in microseconds and UTC; those without a zone are in UTC."""
-    with_zone = pc.match_substring_regex(texts, r"[+-]\d{2}(:\d{2}){0,2}$")
-    dated = pc.match_substring_regex(texts, r"^\d{4}-\d{2}-\d{2}$")
-    zoned = pc.and_(with_zone, pc.invert(dated))
-    if pc.all(zoned).as_py():
+    """Points in time, in microseconds and UTC; those without a zone are in UTC.
+
+    Raises:
+        ArrowInvalid: one is none, or some have a zone and some have not.
+    """
+    try:
         return texts.cast(pa.timestamp("us", "UTC"))
-    if pc.any(zoned).as_py():
-        raise pa.ArrowInvalid("with and without a zone")
-    return texts.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        return texts.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
 
 
 def _lists(texts: pa.Array, kind: ArrayType) -> tuple[pa.Array, pa.Array | None]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.types import StringType, StructField, StructType, TimestampType
 
 from microbatch.config.kinds import PostgresConf
 from microbatch.sources.postgres import ChangesInput, CursorInput, Server, Slot
@@ -35,7 +35,8 @@ class Plainly:
 
     def __init__(self, checkpoint: Path, uri: str, ddl: str, shape: StructType, **given: Any) -> None:
         self.checkpoint, self.conf, self.ddl, self.uri = checkpoint, conf(**given), ddl, uri
-        more = "_cursor" if self.conf.mode == "cursor" else ""
+        is_there = self.conf.cursor in shape.fieldNames() and shape[str(self.conf.cursor)].dataType == TimestampType()
+        more = "_cursor" if self.conf.mode == "cursor" and not is_there else ""
         self.schema = StructType([*shape, *([StructField(more, StringType())] if more else []), *UNPARSED])
         self.batches: list[list[Row]] = []
         for folder in ("offsets", "commits"):
