@@ -16,7 +16,10 @@ from microbatch.outcome import Outcome
 from microbatch.sink import ops
 from tests import orders
 
-NOW = datetime.now(timezone.utc)
+
+def ago(hours: float) -> datetime:
+    """So many hours before this moment: tests run for many minutes, and what they call reads the clock itself."""
+    return datetime.now(timezone.utc) - timedelta(hours=hours)
 
 
 def called(root: Path, *arguments: str) -> Result:
@@ -44,7 +47,7 @@ class House:
         **counts: int,
     ) -> None:
         """One row of the ledger; not `in_table`: one whose rows all left, so that it has no commit in the target."""
-        at = (NOW - timedelta(hours=hours_ago)).isoformat()
+        at = ago(hours_ago).isoformat()
         numbers = dict.fromkeys((name for name in ops.TABLES["batches"] if name.startswith("rows_")), 0) | counts
         ops.record(
             self.warehouse,
@@ -79,7 +82,7 @@ class House:
         self, run_id: str = "run-1", hours_ago: float = 1, error: str | None = None, sla_met: bool | None = None
     ) -> None:
         """One row of `ops.runs`."""
-        at = NOW - timedelta(hours=hours_ago)
+        at = ago(hours_ago)
         status, code = ("failed", 1) if error else ("done", 0)
         row = {"job": "orders", "run_id": run_id, "started_at": at, "finished_at": at, "status": status}
         ops.append(
@@ -103,7 +106,7 @@ class House:
             "query_id": "query-refine",
             "batch_id": 0,
             "run_id": "run-1",
-            "quarantined_at": NOW - timedelta(hours=hours_ago),
+            "quarantined_at": ago(hours_ago),
             "kind": "row",
             "reasons": [reason],
             "payload": payload,

@@ -94,6 +94,8 @@ class Spool:
         # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
         # changes which the slot goes on to tell lies before it.
         lsn = standing.confirmed if made else session.value(_INSERT_LSN)
+        # Something in the log at that position: a change that came next would otherwise carry the same one as the copy.
+        session.do("SELECT pg_logical_emit_message(false, 'microbatch', 'first copy')")
         began_below = session.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
         self.record.unlink(missing_ok=True)
         self.forget()
