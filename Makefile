@@ -8,12 +8,13 @@ LANDING := data/landing
 READY := $(VENV)/.ready
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
+WORKERS ?= 2
 DIST := dist
 RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench report shop setup java land dist cluster airflow clean
+.PHONY: help run test test-fast check bench report shop setup java browser land dist cluster airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +23,11 @@ run: setup land ## the main job, daily_sales, on a grocery chain's 2017; a secon
 	$(BIN)/microbatch run daily_sales
 	$(BIN)/microbatch audit daily_sales
 
-test: setup ## all tests
-	$(BIN)/python -m pytest
+test: setup browser ## all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -78,6 +79,12 @@ java:
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends openjdk-17-jre-headless; \
 	else echo "Java 17 is missing: sudo apt-get install openjdk-17-jre-headless" >&2; exit 1; fi
+
+browser: # for the tests of the report's page
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; \
+	else echo "Chromium is missing, tests that need it are left out: sudo apt-get install chromium" >&2; fi
 
 $(READY): constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'

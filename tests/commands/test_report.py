@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
-import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -156,11 +156,12 @@ def test_a_thousand_batches_take_under_five_seconds_and_five_megabytes(house):
     history(house, 1000)
     words = [sys.executable, "-m", "microbatch", "report", "--suite", str(house.root)]
     took = []
-    for _ in range(2):  # the better of two: a machine that is busy elsewhere says nothing about the report
+    for _ in range(2):  # in seconds of its own: a machine that is busy elsewhere says nothing about the report
         shutil.rmtree(house.root / "data/reports", ignore_errors=True)
-        started = time.monotonic()
+        before = os.times()
         called = subprocess.run(words, capture_output=True, text=True, check=True)
-        took.append(time.monotonic() - started)
+        after = os.times()
+        took.append(after.children_user - before.children_user + after.children_system - before.children_system)
     path = Path(called.stdout.strip())
     assert min(took) < 5, took
     assert path.stat().st_size < 5_000_000
