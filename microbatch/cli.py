@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from microbatch.commands.completion import EnvironmentName, JobName
+from microbatch.commands.usage import Commands, closed
 from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 
 SUITE = click.option(
@@ -66,7 +67,11 @@ def _guarded(function: Callable[..., int], suite: str | None, env: str, debug: b
                 from microbatch import session
 
                 session.loud(lambda line: print(redacted(line, loaded[0].secrets), file=sys.stderr))
-        return function(*loaded, **arguments)
+        code = function(*loaded, **arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError as error:
+        return closed(error)
     except (Exception, SystemExit) as error:  # a transform or a job file may raise either
         print_errors([error], loaded[0].secrets if loaded else ())
         return error.exit_code if isinstance(error, MicrobatchError) else 1
@@ -96,7 +101,7 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str], as_jso
                 print(redacted(f"microbatch: {line}", secrets), file=sys.stderr)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="microbatch")
 def group() -> None:
     """Declared micro-batch jobs on Spark: checked, accounted for, exactly once."""
