@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +61,16 @@ def rows(bench: Bench, table: str) -> int:
     return stored.open().to_pyarrow_table().num_rows if stored.exists() else 0
 
 
+def health(port: int) -> tuple[int, dict[str, str]]:
+    """The status of /health, and how each flow says it is."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            code, told = answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as refused:
+        code, told = refused.code, json.loads(refused.read())
+    return code, {name: flow["state"] for name, flow in told["flows"].items()}
+
+
 def test_flows_take_in_what_comes_at_their_own_pace_until_sigterm(orders: Bench):
     """One source's folder comes late, one flow fails for good: neither stops the others; metrics are served meanwhile."""
     with socket.socket() as free:
@@ -83,6 +95,13 @@ def test_flows_take_in_what_comes_at_their_own_pace_until_sigterm(orders: Bench)
             wait_for(lambda: rows(orders, "bronze.late") == 2)
             served = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
             assert "microbatch_rows_read_total" in served
+            ended = {
+                "orders.ingest": "waiting",
+                "orders.refine": "waiting",
+                "late.late": "waiting",
+                "late.wrong": "ended",
+            }
+            wait_for(lambda: health(port) == (503, ended))
         finally:
             run.send_signal(signal.SIGTERM)
             told, _ = run.communicate(timeout=120)

@@ -40,6 +40,7 @@ def table(found: Sequence[Standing]) -> str:
     ]
     ever = [[f"{s.job}.{s.flow}", *[getattr(s, f"all_{name}") for name in COUNTS]] for s in found]
     said = [columns((*head, *rest), last), "", columns(("in all runs", *head[3:]), ever)]
+    said += [f"\n{s.job}.{s.flow}: the server keeps {s.lag_bytes:,} bytes of log for it" for s in found if s.lag_bytes]
     said += [f"\n{s.job}.{s.flow}: {s.error}" for s in found if s.error]
     errors = dict.fromkeys((s.job, s.last_error) for s in found if s.last_error)
     said += [f"\nlast error of {job}: {error}" for job, error in errors]

@@ -16,10 +16,11 @@ CLOSED = 128 + 13  # what a shell says of a process that SIGPIPE ended
 class Commands(click.Group):
     """A group whose mistakes are told as the engine tells its own: what, where, what to do."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Any = None, prog_name: Any = None, **extra: Any) -> Any:  # type: ignore[override]  # click says it twice, by whether it ends the process
         """Call a command and end the process with its exit code."""
+        extra["standalone_mode"] = False
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             print(error.format_message(), file=sys.stderr)
             code = USAGE

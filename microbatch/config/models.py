@@ -48,9 +48,14 @@ class Lineage(Strict):
 
 
 class Metrics(Strict):
-    """Where Prometheus metrics go: a file in its text format, a port that serves them, or both."""
+    """Where Prometheus metrics go: a file in its text format, a port that serves them while a run goes on, or both.
+
+    Attributes:
+        host: the address whose port it is; the loopback address unless said, so that nobody else sees it.
+    """
 
     file: FilePath | None = None
+    host: Text = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(a_number)] | None = None
 
 

@@ -6,6 +6,7 @@ Whatever is told of a job (status, alerts, metrics, pages) counts what the ledge
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from statistics import median
@@ -17,11 +18,39 @@ from microbatch.job import Flow, tables_read
 from microbatch.runner.inputs import input_of
 from microbatch.sink import ops
 from microbatch.sources import TableInput
+from microbatch.sources.input import Input, Kept
 
 COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_superseded")
 LEDGER = ("flow", "run_id", "query_id", "batch_id", "started_at", "duration_ms", "newest_at", *COUNTS, "rows_unparsed")
 RUNS_COMPARED = 14  # two weeks of a daily job: a weekday is held against weekdays
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What a flow's input held when the flow last looked at it, and no batch had taken in.
+
+    Attributes:
+        pending: in `unit`s: file, version, row…
+        log_bytes: log that a server keeps for the flow; None where none does.
+    """
+
+    unit: str
+    pending: int
+    log_bytes: int | None = None
+
+
+Lags = Mapping[tuple[str, str], Lag]
+"""By job and flow."""
+
+
+def log_bytes(input_: Input) -> int | None:
+    """Log that the input's server keeps for it; None where none does.
+
+    Raises:
+        SourceUnavailable: it did not answer.
+    """
+    return input_.lag_bytes() if isinstance(input_, Kept) else None
 
 
 def open_letters(warehouse: str, job: str) -> dict[str, dict[str, Any]]:
@@ -122,7 +151,7 @@ class Figures:
         return max((age for age in ages if age is not None), default=None)
 
     def _lag_rows(self) -> float | None:
-        found = [lag(self.suite, self.job, flow)[1] for flow in self.job.flows]
+        found = [behind(self.suite, self.job, flow).rows for flow in self.job.flows]
         known = [rows for rows in found if rows is not None]
         return float(sum(known)) if known else None
 
@@ -170,13 +199,29 @@ def awaited(job: LoadedJob) -> list[Flow]:
     return [flow for flow in job.flows if flow.writes.table not in looked_up]
 
 
-def lag(suite: Suite, job: LoadedJob, flow: Flow) -> tuple[int | None, int | None, str | None]:
-    """What a flow has not taken in yet: files or versions, rows where they can be counted, and why it is not known."""
+@dataclass(frozen=True)
+class Behind:
+    """What a flow has not taken in yet.
+
+    Attributes:
+        pending: files, versions or rows, as its input counts them; None where that is not known, and `error` says why.
+        rows: None where the source counts no rows before it is read.
+        log_bytes: see `Lag`.
+    """
+
+    pending: int | None = None
+    rows: int | None = None
+    log_bytes: int | None = None
+    error: str | None = None
+
+
+def behind(suite: Suite, job: LoadedJob, flow: Flow) -> Behind:
+    """Ask a flow's input what waits there."""
     try:
         input_ = input_of(suite, job, flow)
         pending = input_.pending()
         if not pending or input_.unit == "row":
-            return pending, pending, None
-        return pending, input_.pending_rows() if isinstance(input_, TableInput) else None, None
+            return Behind(pending, pending, log_bytes(input_))
+        return Behind(pending, input_.pending_rows() if isinstance(input_, TableInput) else None, log_bytes(input_))
     except (MicrobatchError, OSError, ValueError) as error:
-        return None, None, redacted(str(error), suite.secrets)
+        return Behind(error=redacted(str(error), suite.secrets))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from microbatch.config import LoadedJob
-from microbatch.errors import TransientError
+from microbatch.errors import TransientError, redacted
 from microbatch.job import Flow, Source
 from microbatch.outcome import Outcome
 from microbatch.retry import classify
@@ -57,6 +57,7 @@ class _Pace:
         self._batches = 0
         self._sum: Outcome | None = None
         self._error: BaseException | None = None
+        this.health.says(self.name, "waiting")
 
     def go(self) -> None:
         """Take in what comes until a stop is asked for, or the flow fails for good."""
@@ -80,11 +81,16 @@ class _Pace:
         try:
             state = take(self.this, self.job, self.flow, outcomes)
             self._error = None
+            self.this.health.came_back(self.name, "waiting", self._batches + len(outcomes))
             self.this.watch.flow_ends(self.job, self.flow, outcomes)
             return 0.0 if state == "done" else self._look_s
         except (Exception, SystemExit, KeyboardInterrupt) as cause:
             self._error = classify(cause, self.flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
             self.this.watch.flow_ends(self.job, self.flow, outcomes, self._error)
+            told, batches = redacted(str(self._error), self.this.suite.secrets), self._batches + len(outcomes)
+            self.this.health.came_back(
+                self.name, "away" if isinstance(self._error, TransientError) else "ended", batches, told
+            )
             if not isinstance(self._error, TransientError):
                 self.this.says(f"{self.name} has ended: {self._error}")
                 return None

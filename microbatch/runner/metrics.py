@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch.config import Suite
 from microbatch.observers import prometheus
 from microbatch.runner.alerts import active
-from microbatch.runner.figures import LEDGER, newest, open_letters, sums
+from microbatch.runner.figures import LEDGER, Lags, newest, open_letters, sums
 from microbatch.sink import ops
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ COUNTERS = {
 
 
 class Metrics:
-    """Reads the tables of schema `ops` each time it is asked: a collector as prometheus-client wants it."""
+    """Reads the tables of schema `ops` each time it is asked: a collector as prometheus-client wants it.
 
-    def __init__(self, suite: Suite) -> None:
-        self.suite, self._warehouse = suite, suite.environment.storage["warehouse"]
+    Args:
+        lags: what the flows found when they last looked; no source is asked for a scrape, which must not wait for one.
+    """
+
+    def __init__(self, suite: Suite, lags: Lags) -> None:
+        self.suite, self.lags, self._warehouse = suite, lags, suite.environment.storage["warehouse"]
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of every job, jobs without a run included."""
@@ -44,6 +48,7 @@ class Metrics:
         yield info
         ledger = ops.rows(self._warehouse, "batches", only=("job", *LEDGER))
         yield from self._of_flows(ledger)
+        yield from self._of_sources()
         yield from self._of_runs()
         alerts = GaugeMetricFamily(
             "microbatch_alert_on", "1 while the alert is on, else 0", labels=(*JOB, "alert", "severity")
@@ -89,6 +94,19 @@ class Metrics:
                 _time(oldest, (job.name, each.name), found.get(each.name, {"oldest": None})["oldest"])
         yield from (*counters.values(), took, age, letters, oldest)
 
+    def _of_sources(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        text = "What the flow had not taken in when it last looked: files, versions, rows."
+        pending = GaugeMetricFamily("microbatch_source_pending", text, labels=(*FLOW, "unit"))
+        text = "Log that a PostgreSQL server keeps for the flow's replication slot."
+        kept = GaugeMetricFamily("microbatch_source_log_bytes", text, labels=FLOW)
+        for flow, lag in dict(self.lags).items():
+            pending.add_metric((*flow, lag.unit), lag.pending)
+            if lag.log_bytes is not None:
+                kept.add_metric(flow, lag.log_bytes)
+        yield from (pending, kept)
+
     def _of_runs(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -115,7 +133,7 @@ class Metrics:
         yield from (runs, ended, took, good, kept)
 
 
-def write(suite: Suite) -> None:
+def write(suite: Suite, lags: Lags) -> None:
     """Write the file that conf names under `metrics`; nothing where it names none.
 
     Raises:
@@ -123,17 +141,19 @@ def write(suite: Suite) -> None:
     """
     conf = suite.environment.metrics
     if conf and conf.file:
-        prometheus.write(conf.file, Metrics(suite))
+        prometheus.write(conf.file, Metrics(suite, lags))
 
 
-def serving(suite: Suite) -> AbstractContextManager[None]:
-    """Serve the metrics on the port that conf names until the end of the block; nothing where it names none.
+def serving(suite: Suite, lags: Lags, health: prometheus.Health) -> AbstractContextManager[None]:
+    """Serve metrics and health on the port that conf names until the end of the block; nothing where it names none.
 
     Raises:
         WarehouseUnavailable: the port is taken.
     """
     conf = suite.environment.metrics
-    return prometheus.serving(conf.port, Metrics(suite)) if conf and conf.port else nullcontext()
+    if conf is None or conf.port is None:
+        return nullcontext()
+    return prometheus.serving(conf.host, conf.port, Metrics(suite, lags), health)
 
 
 def _time(gauge: Any, labels: tuple[str, ...], when: datetime | None) -> None:

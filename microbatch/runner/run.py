@@ -62,7 +62,7 @@ def run(
             locks.enter_context(held(suite.environment.storage["checkpoints"], name))
         this.observer.begins([(job.name, flow.name) for job, flow in wanted])
         if on:
-            locks.enter_context(metrics.serving(suite))
+            locks.enter_context(metrics.serving(suite, this.watch.lags, this.health))
         report = Report(this.run_id, go_on(this, wanted) if on else tuple(_flows(this, wanted)))
         for name in jobs:
             _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])

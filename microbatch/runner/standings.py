@@ -10,7 +10,7 @@ from datetime import datetime
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Flow, Source, tables_read
 from microbatch.runner.alerts import Active, active
-from microbatch.runner.figures import LEDGER, Row, hours, lag, newest, open_letters, sums
+from microbatch.runner.figures import LEDGER, Row, behind, hours, newest, open_letters, sums
 from microbatch.sink import ops
 
 
@@ -32,6 +32,7 @@ class Standing:
         duration_s: seconds its batches took in the last run.
         sla_m: minutes that a run of the job may take; None without an SLA.
         alerts: those of the job that are on, each with when, severity, since, value, undelivered.
+        lag_bytes: log that a PostgreSQL server keeps until the flow has read it; None where none does.
     """
 
     job: str
@@ -58,6 +59,7 @@ class Standing:
     duration_s: float | None
     sla_m: float | None
     alerts: tuple[Active, ...]
+    lag_bytes: int | None
 
 
 KEYS = tuple(field.name for field in fields(Standing))
@@ -89,7 +91,7 @@ def _standing(
     run = runs.get(run_id or "")
     of_run = [batch for batch in mine if batch["run_id"] == run_id]
     started = run["started_at"] if run else min((batch["started_at"] for batch in of_run), default=None)
-    pending, pending_rows, error = lag(suite, job, flow)
+    waits = behind(suite, job, flow)
     return Standing(
         job=job.name,
         flow=flow.name,
@@ -98,17 +100,18 @@ def _standing(
         last_status=status,
         **sums(of_run),
         **sums(mine, "all_"),
-        lag=pending,
+        lag=waits.pending,
         freshness_h=hours(newest(mine, flow.name), now),
         open_quarantine=letters["count"] if letters else 0,
         oldest_letter_h=hours(letters["oldest"], now) if letters else None,
         sla_met=run["sla_met"] if run else None,
         last_error=run["error"] if run and status == "failed" else None,
-        error=error,
-        lag_rows=pending_rows,
+        error=waits.error,
+        lag_rows=waits.rows,
         duration_s=sum(batch["duration_ms"] for batch in of_run) / 1000 if of_run else None,
         sla_m=job.conf.schedule.sla_m if job.conf.schedule else None,
         alerts=on,
+        lag_bytes=waits.log_bytes,
     )
 
 

@@ -17,6 +17,7 @@ from microbatch.retry import with_back_off
 from microbatch.runner.accept import Accept, start_anew
 from microbatch.runner.flows import CHANGES, stream, work_of
 from microbatch.runner.handshake import Standing, remember_input, shake
+from microbatch.runner.health import Health
 from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.report import State
 from microbatch.runner.stuck import Stuck
@@ -43,11 +44,13 @@ class Run:
     stopping: threading.Event
     accept: Accept | None = None
     watch: Watch = field(init=False)
+    health: Health = field(init=False)
     spark: SparkSession | None = None
     shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
     starting: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.health = Health(self.run_id)
         self.watch = Watch(self.suite, self.jobs, self.run_id, self.says)
 
     def says(self, line: str) -> None:
@@ -86,6 +89,7 @@ def take(this: Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> Stat
     standing = shake(warehouse, checkpoint, job, flow, reads)
     input_.fetch()
     pending = input_.pending()
+    this.watch.looked(job, flow, input_, pending)
     if not pending and not standing.unfinished:
         return "idle"
     spark = this.ready()
@@ -108,7 +112,9 @@ def take(this: Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> Stat
             stuck.close(outcome.query_id, outcome.batch_id)
         outcomes.append(outcome)
         this.watch.batch_ends(job, flow, outcome)
-        this.observer.batch_ends(outcome, input_.pending())
+        left = input_.pending()
+        this.watch.looked(job, flow, input_, left)
+        this.observer.batch_ends(outcome, left)
 
     def attempt() -> None:
         now = shake(warehouse, checkpoint, job, flow, reads)

@@ -18,12 +18,13 @@ from microbatch.outcome import Outcome
 from microbatch.runner import columns, metrics
 from microbatch.runner.alerts import Alerts
 from microbatch.runner.events import Events
-from microbatch.runner.figures import Figures
+from microbatch.runner.figures import Figures, Lag, log_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from microbatch.shape import Shape
+    from microbatch.sources.input import Input
 
 P = ParamSpec("P")
 MOST_SAID = 300  # characters of a fault in the telling
@@ -48,6 +49,7 @@ class Watch:
 
     def __init__(self, suite: Suite, jobs: Sequence[str], run_id: str, says: Callable[[str], None]) -> None:
         self.suite, self.run_id, self.says = suite, run_id, says
+        self.lags: dict[tuple[str, str], Lag] = {}
         self._outcomes: dict[str, list[Outcome]] = {name: [] for name in jobs}
         self._alerts = {name: Alerts(suite, suite.job(name), run_id, says) for name in jobs}
         self._spark: SparkSession | None = None
@@ -61,6 +63,12 @@ class Watch:
     def spark_is_ready(self, spark: SparkSession, shapes: Mapping[tuple[str, str], Shape]) -> None:
         """The session is there, and the shape of every flow."""
         self._spark, self._shapes = spark, shapes
+
+    def looked(self, job: LoadedJob, flow: Flow, input_: Input, pending: int) -> None:
+        """A flow has looked at what it reads."""
+        if self.suite.environment.metrics is not None:
+            with self._quietly("metrics"):
+                self.lags[job.name, flow.name] = Lag(input_.unit, pending, log_bytes(input_))
 
     @_one_at_a_time
     def flow_begins(self, job: LoadedJob, flow: Flow) -> None:
@@ -135,7 +143,7 @@ class Watch:
     def ends(self) -> None:
         """The run is over, for all of its jobs; or it says how far it is."""
         with self._quietly("metrics"):
-            metrics.write(self.suite)
+            metrics.write(self.suite, self.lags)
 
     def _tell(
         self,

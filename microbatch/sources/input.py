@@ -67,6 +67,18 @@ class Stream(Input, Protocol):
 
 
 @runtime_checkable
+class Kept(Protocol):
+    """An input whose server keeps, for this reader alone, what it has not taken in."""
+
+    def lag_bytes(self) -> int | None:
+        """How much that is; None before there is anything.
+
+        Raises:
+            SourceUnavailable: it did not answer.
+        """
+
+
+@runtime_checkable
 class Advising(Protocol):
     """An input that knows of something somebody should know before a run."""
 

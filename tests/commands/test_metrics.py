@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
@@ -11,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from microbatch.config import load
 from microbatch.errors import WarehouseUnavailable
+from microbatch.runner.figures import Lag
+from microbatch.runner.health import Health
 from microbatch.runner.metrics import serving
 
-ORDER = ("job", "flow", "status", "alert", "severity", "env", "suite_version")
+ORDER = ("job", "flow", "unit", "status", "alert", "severity", "env", "suite_version")
 
 
 def measured(house, metrics: str) -> None:
@@ -86,14 +89,52 @@ def test_the_endpoint_serves_on_loopback_while_it_is_on_and_counts_anew_at_each_
     port = free_port()
     measured(house, f"{{port: {port}}}")
     url = f"http://127.0.0.1:{port}/metrics"
-    with serving(load(house.root)):
+    lags = {("orders", "ingest"): Lag("file", 3), ("orders", "refine"): Lag("change", 7, 4096)}
+    with serving(load(house.root), lags, Health("run-1")):
         house.taken("ingest", rows_read=10, rows_transformed=10, rows_written=10)
         first = samples(urllib.request.urlopen(url, timeout=10).read().decode())
         house.taken("ingest", "run-2", 1, rows_read=5, rows_transformed=5, rows_written=5)
         second = samples(urllib.request.urlopen(url, timeout=10).read().decode())
     assert [found["microbatch_rows_read_total", "orders", "ingest"] for found in (first, second)] == [10, 15]
+    assert first["microbatch_source_pending", "orders", "ingest", "file"] == 3
+    assert first["microbatch_source_log_bytes", "orders", "refine"] == 4096
+    assert ("microbatch_source_log_bytes", "orders", "ingest") not in first
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=1)
+
+
+def test_health_is_503_once_a_flow_has_ended_and_not_while_its_source_is_only_away(house):
+    port = free_port()
+    measured(house, f"{{port: {port}}}")
+    health = Health("run-1")
+
+    def asked() -> tuple[int, dict]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.loads(refused.read())
+
+    with serving(load(house.root), {}, health):
+        health.says("orders.ingest", "waiting")
+        assert asked()[0] == 200
+        health.came_back("orders.ingest", "away", 2, "source orders is not available")
+        code, told = asked()
+        assert (code, told["well"], told["run_id"]) == (200, True, "run-1")
+        assert told["flows"]["orders.ingest"]["batches"] == 2
+        assert "not available" in told["flows"]["orders.ingest"]["error"]
+        health.came_back("orders.ingest", "ended", 2, "a column is missing")
+        code, told = asked()
+        assert (code, told["well"], told["flows"]["orders.ingest"]["state"]) == (503, False, "ended")
+
+
+def test_another_address_is_served_only_where_conf_names_it(house):
+    port = free_port()
+    measured(house, f"{{port: {port}, host: 127.0.0.2}}")
+    with serving(load(house.root), {}, Health("run-1")):
+        assert urllib.request.urlopen(f"http://127.0.0.2:{port}/metrics", timeout=10).status == 200
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1)
 
 
 def test_a_port_that_is_taken_is_one_line_with_what_to_do(house):
@@ -101,11 +142,12 @@ def test_a_port_that_is_taken_is_one_line_with_what_to_do(house):
         other.bind(("127.0.0.1", 0))
         other.listen()
         measured(house, f"{{port: {other.getsockname()[1]}}}")
-        with pytest.raises(WarehouseUnavailable, match="change `metrics.port` in conf"), serving(load(house.root)):
+        served = serving(load(house.root), {}, Health("run-1"))
+        with pytest.raises(WarehouseUnavailable, match="change `metrics.port` in conf"), served:
             pass
 
 
 def test_without_metrics_in_conf_nothing_is_served(house):
-    with serving(load(house.root)):
+    with serving(load(house.root), {}, Health("run-1")):
         pass
     assert not list(house.root.rglob("*.prom"))

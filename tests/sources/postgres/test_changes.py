@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from decimal import Decimal
 
 import pytest
 
+from microbatch.runner.standings import standings
 from tests.sources.postgres.conftest import CHANGES, Shop
 
 pytestmark = pytest.mark.slow
@@ -49,5 +51,13 @@ def test_an_upsert_ends_as_the_table_is(shop: Shop):
         "DELETE FROM orders WHERE order_id % 5 = 0",
         "UPDATE orders SET order_id = order_id + 100 WHERE order_id % 7 = 0",
     )
+    (waits,) = standings(bench.suite(), bench.suite().job("shop"), datetime.now(timezone.utc))
+    assert waits.lag and waits.lag_bytes
+    metrics = bench.root / "shop.prom"
+    with (bench.root / "conf/base/environment.yml").open("a") as environment:
+        environment.write(f"metrics: {{file: {metrics}}}\n")
     bench.run("shop")
+    labels = 'flow="ingest",job="shop"'
+    assert f'microbatch_source_pending{{{labels},unit="change"}} 0.0' in metrics.read_text()
+    assert f"microbatch_source_log_bytes{{{labels}}}" in metrics.read_text()
     assert shop.rows() == sorted(shop.database.rows("SELECT order_id, status, amount FROM orders"))
