@@ -118,12 +118,22 @@ def test_a_warm_batch_runs_no_more_spark_jobs_than_the_same_by_hand(
 
 
 @pytest.mark.slow
-def test_twelve_rules_add_no_spark_job(orders: Bench):
+def test_neither_twelve_rules_nor_all_that_is_told_of_a_run_add_a_spark_job(orders: Bench):
+    """Lineage, metrics and alerts: what is told is counted in the ledger, and Spark is not asked a second time."""
     counts = {}
     for name, rules in (("one", NONE), ("twelve", TWELVE)):
         orders.write("expectations/orders/orders.yml", rules)
+        if name == "twelve":
+            told = "channels: {ops: {url: ''}}\nmetrics: {file: orders.prom}\nlineage: {file: lineage.jsonl}\n"
+            orders.write("conf/base/environment.yml", told)
+            alerts = (
+                'alerts: [{when: "quarantined_ratio > 0.02", notify: [ops]}, {when: "lag_rows > 1", notify: [ops]}]\n'
+            )
+            orders.write("conf/base/orders.yml", ORDERS_CONF + alerts)
         for number in range(2):
             orders.land("orders", *[order(number * 10 + i) for i in range(10)])
             orders.run("orders", flows=["ingest"])
             counts[name] = engines(orders, "refine")
     assert counts["twelve"] == counts["one"]
+    assert "microbatch_rows_read_total" in (orders.root / "orders.prom").read_text()
+    assert '"eventType":"COMPLETE"' in (orders.root / "lineage.jsonl").read_text().replace(" ", "")
