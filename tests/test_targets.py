@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from microbatch.job import Append, Replace, Upsert
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome
-from microbatch.sink import targets
+from microbatch.sink import deletes, targets
 from microbatch.sink.tables import Table, outcome_of
 
 Rows = Callable[..., DataFrame]
@@ -123,6 +124,19 @@ def test_an_upsert_keeps_the_newest_with_null_as_the_oldest_and_counts_what_its_
     assert upsert(2, (1, "null", None), (3, "gone", 4), (4, "gone", None), (9, "gone", 1)) == (0, 0, 2, 2)
     assert upsert(3, (2, "gone", -1), (1, "gone", 1)) == (0, 0, 0, 2)
     assert stored(spark, table) == [(1, "new", 2), (2, "newer", 0)]
+
+
+def test_a_deletion_is_remembered_for_thirty_days(rows: Rows, tmp_path: Path):
+    target = Upsert("silver.t", keys="id", newest_by="at", delete_when="name = 'gone'")
+    arrived = rows(SCHEMA, (1, "gone", 5), (2, "here", 5))
+    now = datetime(2025, 3, 1, tzinfo=timezone.utc)
+    batch = {"job": "j", "flow": "f", "query_id": "q", "batch_id": 0, "deleted_at": now}
+    deletes.remember(str(tmp_path), target, arrived, batch)
+    found = {}
+    for days in (29, 31):
+        known = deletes.remembered(str(tmp_path), target, arrived, now + timedelta(days=days))
+        found[days] = [tuple(row) for row in known.collect()] if known is not None else []
+    assert found == {29: [(1, 5)], 31: []}
 
 
 @pytest.mark.slow

@@ -54,6 +54,14 @@ def test_a_file_is_read_however_old_or_young_it_says_it_is(things):
     assert job.ids() == [0, 1, 2, 3]
 
 
+def test_conf_says_how_much_a_batch_takes_in_at_most(things):
+    job = things("format: json, max_bytes_per_batch: 20")
+    for number in range(3):
+        job.land(f"{number}.json", lines(number, number + 10))
+    assert [outcome.rows_read for outcome in job.bench.run("things")] == [2, 2, 2]
+    assert len(job.ids()) == 6
+
+
 def test_a_folder_that_is_not_there_is_an_unavailable_source_and_an_empty_one_is_nothing_to_do(things):
     job = things()
     report = job.bench.report("things")
