@@ -40,6 +40,7 @@ CHANGED = (
     "DELTA_SCHEMA_CHANGED",
 )
 LOST = ("KAFKA_DATA_LOSS", "OffsetOutOfRangeException")
+TRACEBACK = "Traceback (most recent call last)"
 NO_ROOM = ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded")
 PASSING = (
     "DELTA_CONCURRENT",
@@ -88,11 +89,17 @@ def classify(cause: BaseException, flow: str, batch_id: int | None) -> BaseExcep
 
 
 def line(text: str) -> str:
-    """The line of a long Java message that says what is wrong."""
+    """The line of a long message of Java's that says what is wrong; one that ends where Python's traceback begins goes on with
+    what was raised there."""
     empty = ("at ", "==", "An error occurred while calling")
     lines = [each.strip(" :\t") for each in text.splitlines() if each.strip() and not each.strip().startswith(empty)]
     told = [each for each in lines if any(mark in each for mark in (*HELD, *CHANGED, *LOST, *NO_ROOM, *PASSING))]
-    return shortened((told or lines or ["no message"])[0], 400)
+    found = (told or lines or ["no message"])[0]
+    before, traceback, _ = found.partition(TRACEBACK)
+    if traceback:
+        raised = (each for each in text.rpartition(TRACEBACK)[2].splitlines()[1:] if each and not each[0].isspace())
+        found = before + next(raised, "no message")
+    return shortened(found, 400)
 
 
 def with_back_off(
