@@ -44,11 +44,9 @@ def execute(suite: Suite, job: LoadedJob, keys: Sequence[str]) -> int:
     wanted = parsed(keys)
     _refuse_unknown(suite, job, wanted)
     named = Names(columns.known(suite, job))
-    print(f"{job.name}: {', '.join(f'{name} = {value}' for name, value in wanted.items())}")
-    for line in [line for flow in job.flows for line in _table(suite, job, flow, wanted, named)]:
-        print(line)
-    for line in _letters(suite, job, wanted, named):
-        print(line)
+    told = [f"{job.name}: {', '.join(f'{name} = {value}' for name, value in wanted.items())}"]
+    told += [line for flow in job.flows for line in _table(suite, job, flow, wanted, named)]
+    print("\n".join([*told, *_letters(suite, job, wanted, named)]))
     return 0
 
 
