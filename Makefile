@@ -53,10 +53,11 @@ dist: setup ## the wheel, and the release folder that is submitted, in dist/
 		cp "$$wheel" $(RELEASE)/ && name=$${wheel##*/} && cp "$$wheel" "$(RELEASE)/$${name%-py3-none-any.whl}.zip"; done
 	cp -R jobs transforms conf expectations run.py constraints.txt $(RELEASE)/
 	cp $(JARS)/*.jar $(RELEASE)/jars/
+	$(BIN)/python -m microbatch.libraries $(RELEASE)/environment.tar.gz $(DIST)/*.whl
 	find $(RELEASE) -name __pycache__ -prune -exec rm -rf {} +
 	cd $(RELEASE) && find . -type f ! -name MANIFEST | LC_ALL=C sort | xargs sha256sum > MANIFEST
 
-cluster: dist land ## the main job by spark-submit, on a master and two workers on this machine
+cluster: dist land ## daily_sales, and orders from PostgreSQL, by spark-submit on a master and two workers on this machine
 	SALES_LANDING=$(CURDIR)/$(LANDING) SALES_ROOT=$(CURDIR)/data/cluster $(BIN)/python -m tests.cluster $(RELEASE)
 
 airflow: $(AIRFLOW)/.ready ## Airflow in an environment of its own, for the tests of dags/

