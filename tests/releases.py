@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 HERE = Path(__file__).resolve().parents[1]
 # Setting up is done: these tests run in what it made. Without this, `make` would ask whether it is still new enough.
@@ -17,17 +18,21 @@ MADE = "--old-file=setup --old-file=land"
 
 @lru_cache(maxsize=1)
 def release() -> Path:
-    """The folder that `make dist` makes."""
-    folder = Path(mkdtemp(prefix="microbatch-dist-"))
-    done = subprocess.run(
-        ["make", "--silent", *MADE.split(), "dist", f"DIST={folder}"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=without_repository(),
-    )
-    assert done.returncode == 0, done.stderr
+    """The folder that `make dist` makes; one for all processes of a test run, for they would build in the same place."""
+    of_run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(gettempdir(), f"microbatch-dist-{of_run}") if of_run else Path(mkdtemp(prefix="microbatch-dist-"))
+    with Path(f"{folder}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "release" / "MANIFEST").exists():
+            done = subprocess.run(
+                ["make", "--silent", *MADE.split(), "dist", f"DIST={folder}"],
+                cwd=HERE,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=without_repository(),
+            )
+            assert done.returncode == 0, done.stderr
     return folder / "release"
 
 
