@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from microbatch.errors import JobHeld
-from microbatch.places import Stored, place
+from microbatch.places import place
 from microbatch.runner.lease import Lease
 from microbatch.runner.lock import held
+from microbatch.stored import Stored
 
 RUN_OUT_S = 2.1  # a lease of one second, and the second that whole seconds may hide
 

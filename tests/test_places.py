@@ -8,8 +8,9 @@ import pytest
 
 from microbatch.config import load
 from microbatch.errors import ConfigError, SourceUnavailable, StateChanged
-from microbatch.places import Stored, connect, is_seen, place, plain, renamed, storage_options, write
+from microbatch.places import connect, is_seen, place, plain, renamed, storage_options, write
 from microbatch.sources.listing import File, Record, files_below, look_at, look_at_each, refuse_changed
+from microbatch.stored import Stored
 
 
 @pytest.fixture

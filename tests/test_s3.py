@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from microbatch.config import load
-from microbatch.places import Stored, place
+from microbatch.places import place
 from microbatch.runner.lease import LASTS_S
 from microbatch.runner.lock import held
+from microbatch.stored import Stored
 from tests import soak
 from tests.servers import s3 as servers
 from tests.servers.s3 import S3

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from microbatch.errors import ConfigError, JobHeld, TransientError, WarehouseUnavailable
-from microbatch.places import Stored
+from microbatch.stored import Stored
 
 LASTS_S = 60.0  # after the last renewal; so long a job stays held when its run was killed
 BEAT_S = 10.0  # between two renewals

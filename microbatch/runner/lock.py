@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from microbatch.errors import JobHeld, StateChanged, WarehouseUnavailable
-from microbatch.places import Place, Stored, place
+from microbatch.places import Place, place
+from microbatch.stored import Stored
 
 UNFINISHED = "rewind.json"  # beside the lock: the plan of a rewind that was begun, until it is done
 

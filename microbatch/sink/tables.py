@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome
-from microbatch.places import is_local, is_seen, place, storage_options
+from microbatch.places import is_local, is_seen, place, reached, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -37,7 +37,8 @@ class Table:
             return os.path.isdir(log) and any(name.endswith((".json", ".parquet")) for name in os.listdir(log))
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.path, storage_options=storage_options(self.path))
+        with reached(self.path):
+            return DeltaTable.is_deltatable(self.path, storage_options=storage_options(self.path))
 
     def open(self, version: int | None = None) -> DeltaTable:
         """The table at a version; None: the newest.
@@ -47,7 +48,8 @@ class Table:
         """
         from deltalake import DeltaTable
 
-        return DeltaTable(self.path, version=version, storage_options=storage_options(self.path))
+        with reached(self.path):
+            return DeltaTable(self.path, version=version, storage_options=storage_options(self.path))
 
     def actions(self, version: int) -> list[dict[str, Any]] | None:
         """What the log says of a version; None where it is gone or out of reach."""

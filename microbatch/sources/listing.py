@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from microbatch.errors import SourceUnavailable, StateChanged
-from microbatch.places import Place, Seen, Stored, each_of, is_local, place, plain, write
+from microbatch.places import Place, each_of, is_local, place, plain, write
+from microbatch.stored import Seen, Stored
 
 NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import BinaryIO
 
-from microbatch.places import Place, Stored, bring, remove_tree, renamed
+from microbatch.places import Place, bring, remove_tree, renamed
+from microbatch.stored import Stored
 
 PART_BYTES = 32 << 20  # of one file: what a task parses at once
 DIGEST = 16  # bytes that stand for a record
