@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from microbatch.config import load
 from microbatch.errors import ConfigError, SourceUnavailable, StateChanged
 from microbatch.places import connect, is_seen, place, plain, renamed, storage_options, write
 from microbatch.sources.listing import File, Record, files_below, look_at, look_at_each, refuse_changed
+from microbatch.sources.postgres.copy import Spool as Copy
+from microbatch.sources.rest.spool import Spool, Writing, digest
 from microbatch.stored import Stored
 
 
@@ -119,3 +124,32 @@ def test_a_file_that_was_written_again_has_another_mark(folder: Stored):
         refuse_changed("flow", record.all(), files_below("s", f"{folder}/in"))
     file.unlink()
     assert look_at_each([str(file), f"{folder}/checkpoint"]) == {str(file): None, f"{folder}/checkpoint": None}
+
+
+def test_a_fetch_that_was_cut_off_on_its_way_into_the_store_does_not_count(folder: Stored):
+    """A folder cannot be renamed at once there: its manifest comes last, and what has none is dropped by the next fetch."""
+    spool = Spool(folder)
+    writing = Writing(spool, 1)
+    writing.add('{"id": 1}')
+    writing.complete(Counter([digest('{"id": 1}')]), "cursor")
+    (spool.place(2) / "00000.json").write_text('{"id": 2}\n')
+    (fetch,) = spool.all()
+    assert (fetch.number, fetch.cursor) == (1, "cursor")
+    assert list(spool.paths(fetch)) == [f"{folder}/spool/00000001/00000.json"]
+    assert spool.answer(1) == Counter([digest('{"id": 1}')])
+    spool.prune(set())
+    assert not spool.place(2).exists() and spool.place(1).exists()
+    assert not writing.folder.parent.exists()  # nothing is left on the disk
+
+
+def test_the_first_copy_of_a_table_is_read_again_from_the_store(folder: Stored):
+    copy = Copy(folder)
+    blocks = pa.RecordBatch.from_pydict({"id": [str(number) for number in range(5)]})
+    assert list(copy._write(iter([blocks]), 2)) == [2, 2, 1]
+    there = pickle.loads(pickle.dumps(copy))  # as an executor gets it
+    assert [
+        row for number in range(3) for block in there.blocks(number) for row in block.to_pylist()
+    ] == blocks.to_pylist()
+    copy.forget()
+    with pytest.raises(FileNotFoundError):
+        list(copy.blocks(0))
