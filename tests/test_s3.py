@@ -109,7 +109,7 @@ def test_a_run_that_finds_nothing_starts_no_jvm(both: Both):
     assert time.monotonic() - started < 10  # 2 s on a quiet machine; what it must not do is to start a JVM
 
 
-@pytest.mark.parametrize("command", ["audit", "status", "report", "docs"])
+@pytest.mark.parametrize("command", ["audit", "status", "report"])
 def test_what_is_told_of_a_job_needs_no_jvm(both: Both, command: str):
     code, said = both.stored.command(command, "shop")
     assert code == 0, said

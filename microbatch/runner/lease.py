@@ -120,9 +120,8 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._over.wait(self.beat_s):
-            with suppress(
-                TransientError, ConfigError
-            ):  # the next beat may come through; how long that may go on, `_watch` says
+            # The next beat may come through; how long that may go on, `_watch` says.
+            with suppress(TransientError, ConfigError):
                 if not self._put(self._renewal(), self._mark):
                     self._loses(self._holder())
 
@@ -138,8 +137,9 @@ class Lease:
 
     def _loses(self, to: str) -> None:
         self._over.set()
-        self.lost_to = self.lost_to or to
-        self._tell()
+        if self.lost_to is None:
+            self.lost_to = to
+            self._tell()
 
     def _put(self, holder: Holder, instead_of: Mapping[str, str] | None) -> bool:
         began = time.monotonic()
