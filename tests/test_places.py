@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +13,10 @@ import pytest
 
 from microbatch.config import load
 from microbatch.errors import ConfigError, SourceUnavailable, StateChanged
-from microbatch.places import connect, is_seen, place, plain, renamed, storage_options, write
-from microbatch.sources.listing import File, Record, files_below, look_at, look_at_each, refuse_changed
+from microbatch.places import Place, connect, is_seen, place, plain, renamed, storage_options, write
+from microbatch.runner.accept import accepted, query_id, start_anew, starting_version
+from microbatch.runner.cut import Baseline, cut
+from microbatch.sources.listing import File, Record, files_below, logged, look_at, look_at_each, refuse_changed
 from microbatch.sources.postgres.copy import Spool as Copy
 from microbatch.sources.rest.spool import Spool, Writing, digest
 from microbatch.stored import Stored
@@ -153,3 +157,38 @@ def test_the_first_copy_of_a_table_is_read_again_from_the_store(folder: Stored):
     copy.forget()
     with pytest.raises(FileNotFoundError):
         list(copy.blocks(0))
+
+
+def test_a_checkpoint_is_set_back_and_put_aside_as_on_a_disk(folder: Stored, tmp_path: Path):
+    """Thirteen batches of files, the log compacted at the tenth, set back to the end of batch 4, twice."""
+    left = []
+    for root in (folder, tmp_path / "disk"):
+        checkpoint = root / "flow"
+        write(checkpoint / "metadata", '{"id": "old"}')
+        for number in range(13):
+            write(checkpoint / "offsets" / str(number), f'v1\n{{"conf": {{}}}}\n{{"logOffset": {number}}}')
+            write(checkpoint / "commits" / str(number), 'v1\n{"nextBatchWatermarkMs":0}')
+            entries = range(number + 1) if number == 9 else (number,)
+            lines = [json.dumps({"path": f"s3a://lake/{each}.json", "batchId": each}) for each in entries]
+            name = f"{number}.compact" if number == 9 else str(number)
+            write(checkpoint / "sources" / "0" / name, "\n".join(["v1", *lines]))
+            Record(checkpoint).keep(number, [File(f"s3a://lake/{number}.json", 1, 2)])
+        for _ in range(2):
+            cut(checkpoint, Baseline("new", 4, ("old",)), {3: '{"logOffset": 3}', 4: '{"logOffset": 4}'})
+        assert logged(checkpoint, -1, 4) == [f"s3a://lake/{number}.json" for number in range(5)]
+        assert sorted(Record(checkpoint).all()) == [f"s3a://lake/{number}.json" for number in range(5)]
+        assert query_id(checkpoint) == "new"
+        start_anew(checkpoint, "run", starting_version=7)
+        assert (root / "flow.given-up-run" / "metadata").exists()
+        assert accepted(checkpoint) and starting_version(checkpoint) == 7 and query_id(checkpoint) is None
+        left.append(dict(_below(root, root)))
+    assert left[0] == left[1]
+    assert len(left[0]) > 20
+
+
+def _below(root: Place, folder: Place) -> Iterator[tuple[str, str]]:
+    for each in folder.iterdir():
+        if each.is_dir():
+            yield from _below(root, each)
+        else:
+            yield str(each).removeprefix(str(root)), each.read_text()
