@@ -9,12 +9,14 @@ READY := $(VENV)/.ready
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
 WORKERS ?= 2
+S3 := .s3
+S3_JARS := .jars-s3
 DIST := dist
 RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench report shop setup java browser land dist cluster airflow clean
+.PHONY: help run test test-fast test-s3 check bench report shop setup java browser land dist cluster airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +29,10 @@ test: setup browser ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not s3"
+
+test-s3: setup $(S3)/.ready $(S3_JARS)/.fetched ## the tests on an S3 server of this machine; fetches 690 MB of jars, once
+	$(BIN)/python -m pytest -m s3
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -67,10 +72,19 @@ $(AIRFLOW)/.ready: dags/constraints.txt
 	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -c dags/constraints.txt apache-airflow
 	@touch $@
 
-clean: ## remove what runs and tools made (data/ too); .venv, .jars and .airflow stay
+$(S3)/.ready: tests/servers/constraints.txt
+	$(PYTHON) -m venv $(S3)
+	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/servers/constraints.txt
+	@touch $@
+
+$(S3_JARS)/.fetched: microbatch/jars.py | $(READY) java
+	$(BIN)/python -m microbatch.jars $(S3_JARS) s3
+	@touch $@
+
+clean: ## remove what runs and tools made (data/ too); .venv, .jars, .s3 and .airflow stay
 	rm -rf data dist build *.egg-info spark-warehouse metastore_db derby.log
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -not -path './$(S3)/*' -prune -exec rm -rf {} +
 
 land: $(READY)
 	$(BIN)/python -m benchmarks.complete_journey $(LANDING)

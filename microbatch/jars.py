@@ -1,5 +1,7 @@
 """The jars that pyspark does not ship: `python -m microbatch.jars DIR` fetches them once, for all later starts.
 
+`python -m microbatch.jars DIR s3` fetches those for `s3a://` into a folder of their own.
+
 The resolver is Spark's own (Ivy), which knows the machine's mirrors and proxies; here no host is named.
 """
 
@@ -19,6 +21,8 @@ from microbatch.errors import MicrobatchError, TransientError
 DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # 4.2.0 is not to be had everywhere; 4.1.1 reads and writes Avro, files and payloads, on Spark 4.2.0
 AVRO = "org.apache.spark:spark-avro_2.13:4.1.1"
+# S3A, of the Hadoop that pyspark ships. Fetched on request only: the SDK beside it has 686 MB.
+S3 = "org.apache.hadoop:hadoop-aws:3.5.0"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 # Of the jars that a package draws in, these do the work. The others serve Unity Catalog and Delta's kernel reader,
 # which nothing here asks for, or come with pyspark in newer versions that must not be shadowed.
@@ -31,10 +35,12 @@ KEPT = {
         "kafka-clients-3.9.2.jar",
         "commons-pool2-2.13.1.jar",
     ),
+    S3: ("hadoop-aws-3.5.0.jar", "bundle-2.35.4.jar", "analyticsaccelerator-s3-1.3.1.jar"),
 }
 
 ATTEMPTS = 3  # a first fetch through a slow mirror times out now and then
 TIMEOUT_S = 300  # per attempt
+TIMEOUT_OF_S3_S = 1200
 
 
 class JarsUnavailable(TransientError):
@@ -74,6 +80,16 @@ def fetch(into: Path) -> None:
             _say(f"warning: {error}; all but {what} works without it")
 
 
+def fetch_s3(into: Path) -> None:
+    """Bring what Spark needs for `s3a://` into a flat folder of its own; what is there is not fetched.
+
+    Raises:
+        JarsUnavailable, MicrobatchError: as `fetch`.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    _resolve(S3, into)
+
+
 def resolve(package: str, into: Path) -> None:
     """Bring a package and all that it draws in into a folder of its own, under the resolver's names.
 
@@ -111,14 +127,15 @@ def _run_resolver(package: str, cache: Path) -> str:
     Returns:
         Why it failed, in a line; empty where the jars lie in `cache/jars`.
     """
+    limit_s = TIMEOUT_OF_S3_S if package == S3 else TIMEOUT_S
     nothing = cache / "nothing.py"
     nothing.touch()
     command = [_spark_submit(), "--packages", package, "--conf", f"spark.jars.ivy={cache}", str(nothing)]
     try:
         env = {**os.environ, "PYSPARK_PYTHON": sys.executable}  # what would run the script that does nothing
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False, env=env)
     except subprocess.TimeoutExpired:
-        return f"no answer within {TIMEOUT_S} s"
+        return f"no answer within {limit_s} s"
     if done.returncode == 0:
         return ""
     if "JAVA_HOME" in done.stderr or "java: " in done.stderr:
@@ -153,12 +170,12 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Fetch into the folder that is named; 0 when Delta's jars are there."""
-    if len(sys.argv) != 2:
-        _say("usage: python -m microbatch.jars DIR")
+    """Fetch into the folder that is named, Delta's jars or with `s3` those for `s3a://`; 0 when they are there."""
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["s3"]):
+        _say("usage: python -m microbatch.jars DIR [s3]")
         return 2
     try:
-        fetch(Path(sys.argv[1]))
+        (fetch_s3 if sys.argv[2:] else fetch)(Path(sys.argv[1]))
     except MicrobatchError as error:
         _say(str(error))
         return error.exit_code

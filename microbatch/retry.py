@@ -47,6 +47,8 @@ PASSING = (
     "ConcurrentAppendException",
     "Connection refused",
     "Connection reset",
+    "Unable to execute HTTP request",  # the SDK under S3A
+    "AWSServiceThrottledException",
     "SocketTimeoutException",
     "Could not find block",
     "CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microbatch import quarantine
 from microbatch.job import Flow
 from microbatch.outcome import Outcome, Result
+from microbatch.places import Place
 from microbatch.shape import Shape
 from microbatch.sink.tables import Table
 from microbatch.sources import Files, Stream, TableInput
@@ -39,7 +39,7 @@ class Work:
     flow: Flow
     shape: Shape
     input: Files | TableInput | Stream
-    checkpoint: Path
+    checkpoint: Place
     query_id: str
     run_id: str
     suite_version: str

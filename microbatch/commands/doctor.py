@@ -28,7 +28,9 @@ from microbatch.config import Suite, load
 from microbatch.config.files import job_files
 from microbatch.config.values import is_uri
 from microbatch.config.variables import variables
-from microbatch.errors import ConfigError, Problem, redacted
+from microbatch.errors import ConfigError, MicrobatchError, Problem, TransientError, redacted
+from microbatch.places import is_seen
+from microbatch.places import place as at
 
 OLDEST_JAVA = 17
 GET_JAVA = "apt-get install openjdk-17-jre-headless"
@@ -256,8 +258,19 @@ def of_suite(root: Path, env: str) -> Iterator[Finding]:
 
 def _storage(name: str, place: str) -> Finding:
     if is_uri(place):
-        return Finding(name, f"{place}: an object store, which is looked at by a run only")
+        return _store(name, place)
     return _folder(name, place, f"change storage.{name} in conf", writes=name != "landing")
+
+
+def _store(name: str, place: str) -> Finding:
+    """An object store that answers; of other file systems plain Python can say nothing."""
+    if name != "checkpoints" and not is_seen(place):
+        return Finding(name, f"{place}: looked at by a run only")
+    try:
+        held = at(place).is_dir()
+    except MicrobatchError as cause:
+        return Finding(name, "", str(cause), outside=isinstance(cause, TransientError))
+    return Finding(name, f"{place} answers{'' if held else ', nothing lies there yet'}")
 
 
 def _folder(check: str, place: str, otherwise: str, writes: bool) -> Finding:

@@ -119,9 +119,8 @@ class Origins:
 
     def _files(self, version: int) -> dict[str, int]:
         import pyarrow as pa
-        from deltalake import DeltaTable
 
-        added = pa.table(DeltaTable(self.table.path, version=version).get_add_actions(flatten=True))
+        added = pa.table(self.table.open(version).get_add_actions(flatten=True))
         return {
             unquote(path): modified
             for path, modified in zip(
@@ -137,12 +136,11 @@ class Origins:
 
     def _scan(self, version: int) -> list[Values]:
         import pyarrow as pa
-        from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
         from pyarrow import compute as pc
 
         try:
-            data = DeltaTable(self.table.path, version=version).to_pyarrow_dataset()
+            data = self.table.open(version).to_pyarrow_dataset()
             names = data.schema.names
             if not set(self.wanted) <= set(names):
                 return []

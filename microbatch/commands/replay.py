@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microbatch.commands.quarantine import Letters
@@ -167,7 +166,7 @@ class _Replay:
         source, done = self.input, set()
         for letter in letters:
             path = str(json.loads(letter["payload"])["path"])
-            file = [look_at(path)] if Path(path).exists() else []
+            file = [found] if (found := look_at(path)) else []
             why = (
                 {**source.suspicious(self.spark, file), **source.broken(self.spark, file)}
                 if file

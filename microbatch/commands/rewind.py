@@ -18,7 +18,6 @@ from microbatch.errors import ConfigError, Problem
 from microbatch.runner.lock import held
 from microbatch.runner.past import plan as plan_back
 from microbatch.runner.rewinding import NOTHING, Plan, carry_out, unfinished
-from microbatch.sources.listing import is_local
 
 
 def execute(
@@ -37,8 +36,6 @@ def execute(
     """
     loaded = [suite.job(name) for name in dict.fromkeys(jobs)]
     warehouse, checkpoints = suite.environment.storage["warehouse"], suite.environment.storage["checkpoints"]
-    if not is_local(checkpoints):
-        raise ConfigError(Problem("rewind", f"works on checkpoints of a file system, and these are at {checkpoints}"))
     begun = unfinished(checkpoints, [job.name for job in loaded])
     with ExitStack() as locks:
         for name in sorted({job.name for job in loaded} | set(begun.jobs if begun else ())):

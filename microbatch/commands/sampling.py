@@ -12,10 +12,11 @@ from microbatch.commands.plan import many
 from microbatch.config import FilesConf, LoadedJob, Suite
 from microbatch.errors import SourceUnavailable
 from microbatch.job import Flow
+from microbatch.places import is_seen
 from microbatch.runner.inputs import input_of
 from microbatch.sink.tables import Table
 from microbatch.sources.files import Files, unreadable
-from microbatch.sources.listing import File, Record, files_below, is_local
+from microbatch.sources.listing import File, Record, files_below
 from microbatch.sources.rest import Rest
 from microbatch.sources.tables import TableInput, end_version, last_offset
 
@@ -64,7 +65,7 @@ def sample(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow) -> Sam
 
 def _of_files(spark: SparkSession, input_: Files, batch: int | None) -> Sample:
     """The first files that are pending, else the newest there are."""
-    if not is_local(input_.conf.path):
+    if not is_seen(input_.conf.path):
         found = [
             File(path, 0, 0) for path in spark.read.format("binaryFile").load(input_.conf.path).inputFiles()[:FILES]
         ]

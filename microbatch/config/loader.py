@@ -20,6 +20,7 @@ from microbatch.config.suite import LoadedJob, Suite
 from microbatch.config.tables import Placed, suite_problems
 from microbatch.errors import ConfigError, Problem
 from microbatch.job import Job, Source, in_order
+from microbatch.places import connect
 
 if TYPE_CHECKING:
     from microbatch.checks import ExpectationFile
@@ -51,6 +52,7 @@ def load(root: Path, env: str = files.DEFAULT_ENV, *, storage: Mapping[str, str]
     secrets = sorted(reader.references.secrets, key=lambda secret: (-len(secret), secret))
     if problems:
         raise ConfigError(*redacted(problems, secrets))
+    connect(spark_conf)
     return Suite(root, env, files.version(root), reader.environment, jobs, spark_conf, tuple(secrets))
 
 

@@ -6,14 +6,15 @@ Each is somebody's decision, is recorded in `ops.runs`, and leaves what it gave 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Literal
 
+from microbatch.places import Place, renamed, write
+
 Accept = Literal["checkpoint", "files", "batch"]
-MARK = Path("microbatch") / "accepted.json"
+MARK = "microbatch/accepted.json"
 
 
-def start_anew(checkpoint: Path, run_id: str, starting_version: int | None = None) -> None:
+def start_anew(checkpoint: Place, run_id: str, starting_version: int | None = None) -> None:
     """Put a checkpoint aside, as `<flow>.given-up-<run>`, and let the flow begin again at its source.
 
     An Append will hold twice what it held; an Upsert, a History or a Replace end the same.
@@ -23,24 +24,23 @@ def start_anew(checkpoint: Path, run_id: str, starting_version: int | None = Non
     """
     before = query_id(checkpoint)
     if checkpoint.exists():
-        checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.given-up-{run_id}"))
-    mark = checkpoint / MARK
-    mark.parent.mkdir(parents=True)
-    mark.write_text(json.dumps({"run_id": run_id, "instead_of": before, "starting_version": starting_version}))
+        renamed(checkpoint, f"{checkpoint.name}.given-up-{run_id}")
+    mark = {"run_id": run_id, "instead_of": before, "starting_version": starting_version}
+    write(checkpoint / MARK, json.dumps(mark))
 
 
-def accepted(checkpoint: Path) -> bool:
+def accepted(checkpoint: Place) -> bool:
     """Whether somebody decided that this checkpoint begins anew."""
     return (checkpoint / MARK).exists()
 
 
-def starting_version(checkpoint: Path) -> int | None:
+def starting_version(checkpoint: Place) -> int | None:
     """The version of its table that a checkpoint was told to begin at."""
     mark = checkpoint / MARK
     return json.loads(mark.read_text()).get("starting_version") if mark.exists() else None
 
 
-def query_id(checkpoint: Path) -> str | None:
+def query_id(checkpoint: Place) -> str | None:
     """The checkpoint's query id, or None where it has none that can be read."""
     try:
         return str(json.loads((checkpoint / "metadata").read_text())["id"])

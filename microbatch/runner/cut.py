@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from microbatch.places import Place, renamed, write
 from microbatch.sources.listing import Record
 from microbatch.sources.tables import numbered
 
-MARK = Path("microbatch") / "rewound.json"
+MARK = "microbatch/rewound.json"
 COMPACT_EVERY = 10  # spark.sql.streaming.fileSource.log.compactInterval
 
 
@@ -32,7 +32,7 @@ class Baseline:
     before: tuple[str, ...]
 
 
-def baseline(checkpoint: Path) -> Baseline | None:
+def baseline(checkpoint: Place) -> Baseline | None:
     """What the last rewind of a checkpoint left, or None."""
     mark = checkpoint / MARK
     if not mark.exists():
@@ -41,13 +41,13 @@ def baseline(checkpoint: Path) -> Baseline | None:
     return Baseline(found["query_id"], found["batch_id"], tuple(found["before"]))
 
 
-def known_ids(checkpoint: Path, query_id: str | None) -> tuple[str, ...]:
+def known_ids(checkpoint: Place, query_id: str | None) -> tuple[str, ...]:
     """The ids under which the ledger knows a checkpoint's batches: its own, and those it had before it was set back."""
     found = baseline(checkpoint)
     return (*(found.before if found else ()), *((query_id,) if query_id else ()))
 
 
-def cut(checkpoint: Path, to: Baseline, ends: Mapping[int, str]) -> None:
+def cut(checkpoint: Place, to: Baseline, ends: Mapping[int, str]) -> None:
     """Set a checkpoint back to the end of batch `to.batch_id`. Doing it again, after a kill too, changes nothing.
 
     Args:
@@ -70,13 +70,13 @@ def cut(checkpoint: Path, to: Baseline, ends: Mapping[int, str]) -> None:
     _write(checkpoint / "metadata", json.dumps({"id": to.query_id}))
 
 
-def put_aside(checkpoint: Path, rewind: str) -> None:
+def put_aside(checkpoint: Place, rewind: str) -> None:
     """A checkpoint that had not begun yet: as `<flow>.rewound-<rewind>` beside it."""
     if checkpoint.exists():
-        checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.rewound-{rewind}"))
+        renamed(checkpoint, f"{checkpoint.name}.rewound-{rewind}")
 
 
-def _cut_log(log: Path, upto: int) -> None:
+def _cut_log(log: Place, upto: int) -> None:
     """The log of Spark's file source, entries up to `upto` only: the last compaction at or before it, and singles behind."""
     if not log.is_dir():
         return
@@ -99,21 +99,18 @@ def _cut_log(log: Path, upto: int) -> None:
             _remove(file)
 
 
-def _log_files(log: Path) -> list[Path]:
+def _log_files(log: Place) -> list[Place]:
     found = [file for file in log.iterdir() if file.name.removesuffix(".compact").isdigit()]
     return sorted(found, key=lambda file: int(file.name.removesuffix(".compact")))
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Place, text: str) -> None:
     """Replace a file whole; Hadoop's checksum of what it held is no longer true."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(f".{file.name}.half")
-    half.write_text(text)
-    half.replace(file)
+    write(file, text)
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 
 
-def _remove(file: Path) -> None:
+def _remove(file: Place) -> None:
     file.unlink()
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
 

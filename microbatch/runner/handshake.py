@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from microbatch.config import LoadedJob
 from microbatch.errors import ConfigError, Problem, StateChanged, shortened
 from microbatch.job import Flow
+from microbatch.places import Place, write
 from microbatch.runner.accept import accepted
 from microbatch.runner.cut import baseline, known_ids
 from microbatch.sink import ops
@@ -43,7 +43,7 @@ class Standing:
         return self.planned > self.done
 
 
-def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
+def shake(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     """Where a flow stands, or the reason why it must not go on.
 
     Args:
@@ -63,7 +63,7 @@ def shake(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: M
         raise StateChanged(flow.name, what, "put back what is missing below its _delta_log and run again") from cause
 
 
-def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
+def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     target = Table(warehouse, flow.writes.table)
     ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(ops.BESIDE)]
     query_id = _query_id(flow, checkpoint)
@@ -105,14 +105,11 @@ def _standing(warehouse: str, checkpoint: Path, job: LoadedJob, flow: Flow, read
     return Standing(query_id, in_target, planned, done)
 
 
-def remember_input(checkpoint: Path, reads: Mapping[str, Any]) -> None:
+def remember_input(checkpoint: Place, reads: Mapping[str, Any]) -> None:
     """Write down what a new checkpoint has offsets of."""
     file = checkpoint / "microbatch" / "reads.json"
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        half = file.with_name(".reads.json")  # a crash in between must not leave an empty record
-        half.write_text(json.dumps(reads, sort_keys=True))
-        half.rename(file)
+        write(file, json.dumps(reads, sort_keys=True))  # a crash in between must not leave an empty record
 
 
 _START_ANEW = (
@@ -125,11 +122,11 @@ def _of(job: LoadedJob, flow: Flow) -> list[tuple[str, str, Any]]:
     return [("job", "=", job.name), ("flow", "=", flow.name)]
 
 
-def _last(folder: Path) -> int:
+def _last(folder: Place) -> int:
     return (numbered(folder) or [-1])[-1]
 
 
-def _query_id(flow: Flow, checkpoint: Path) -> str | None:
+def _query_id(flow: Flow, checkpoint: Place) -> str | None:
     file = checkpoint / "metadata"
     if not file.exists():
         if any(numbered(checkpoint / name) for name in ("offsets", "commits")):
@@ -160,7 +157,7 @@ def _refuse_lost(job: LoadedJob, flow: Flow, target: Table, ledger: list[dict[st
             raise StateChanged(flow.name, what, f"name it {outcome.flow} again, or write a new table")
 
 
-def _refuse_damaged(flow: Flow, checkpoint: Path, planned: int, done: int) -> None:
+def _refuse_damaged(flow: Flow, checkpoint: Place, planned: int, done: int) -> None:
     if planned < 0 and done < 0:
         return
     if done > planned:
@@ -172,7 +169,7 @@ def _refuse_damaged(flow: Flow, checkpoint: Path, planned: int, done: int) -> No
     _refuse_damaged_log(flow, checkpoint, planned)
 
 
-def _refuse_damaged_log(flow: Flow, checkpoint: Path, planned: int) -> None:
+def _refuse_damaged_log(flow: Flow, checkpoint: Place, planned: int) -> None:
     """The file source's own log, where there is one: Spark reads it from its last compaction to the newest offset."""
     offset = json.loads((checkpoint / "offsets" / str(planned)).read_text().splitlines()[2])
     log = checkpoint / "sources" / "0"
@@ -183,7 +180,7 @@ def _refuse_damaged_log(flow: Flow, checkpoint: Path, planned: int) -> None:
             break
 
 
-def _refuse_not_whole(flow: Flow, file: Path, at_least: int) -> None:
+def _refuse_not_whole(flow: Flow, file: Place, at_least: int) -> None:
     """A file of a checkpoint: its format's version, then lines of JSON, at least so many lines in all."""
     if not file.exists():
         raise _damaged(flow, file, "is missing")
@@ -218,7 +215,7 @@ def _restored(target: Table, mine: list[dict[str, Any]], query_id: str) -> bool:
     return False
 
 
-def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> None:
+def _refuse_other_input(checkpoint: Place, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> None:
     file = checkpoint / "microbatch" / "reads.json"
     if not file.exists():
         return
@@ -239,5 +236,5 @@ def _refuse_other_input(checkpoint: Path, job: LoadedJob, flow: Flow, reads: Map
         raise ConfigError(Problem(f"jobs/{job.name}.py", what))
 
 
-def _damaged(flow: Flow, file: Path, what: str = "cannot be read") -> StateChanged:
+def _damaged(flow: Flow, file: Place, what: str = "cannot be read") -> StateChanged:
     return StateChanged(flow.name, f"checkpoint damaged: {file} {what}", _START_ANEW)

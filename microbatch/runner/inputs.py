@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from microbatch.config import Connection, FilesConf, LoadedJob, PostgresConf, SourceConf, Suite
 from microbatch.config.kinds import DeltaConf
 from microbatch.errors import ConfigError, Problem
 from microbatch.job import Append, Flow, Source
+from microbatch.places import Place, place
 from microbatch.runner import servers
 from microbatch.runner.accept import starting_version
 from microbatch.sink.tables import Table
@@ -27,7 +27,7 @@ class Reader:
     job: LoadedJob
     flow: Flow
     source: Source
-    checkpoint: Path
+    checkpoint: Place
     accept_files: bool
     told: Callable[[str], None]
 
@@ -36,9 +36,9 @@ class Reader:
         return self.suite.environment.connections.get(getattr(conf, "connection", None) or "", Connection())
 
 
-def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Path:
+def checkpoint_of(suite: Suite, job: LoadedJob, flow: Flow) -> Place:
     """`<checkpoints>/<job>/<flow>`."""
-    return Path(suite.environment.storage["checkpoints"]) / job.name / flow.name
+    return place(suite.environment.storage["checkpoints"]) / job.name / flow.name
 
 
 def input_of(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Flow, Source, tables_read
+from microbatch.places import is_seen, place, plain
 from microbatch.runner.accept import query_id
 from microbatch.runner.cut import known_ids
 from microbatch.runner.inputs import checkpoint_of
@@ -20,7 +19,7 @@ from microbatch.runner.report import run_id
 from microbatch.runner.rewinding import NOTHING, FlowBack, Plan, TableBack
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
-from microbatch.sources.listing import Record, is_local, local
+from microbatch.sources.listing import Record, look_at_each
 from microbatch.sources.tables import end_version
 
 Batches = list[dict[str, Any]]
@@ -195,18 +194,16 @@ def _undone_letters(table: Table, version: int) -> set[str]:
 
 def _missing(table: Table, version: int) -> str:
     """A file that the table had at a version and that is no longer there; empty where all are, or nobody can look."""
-    if not is_local(table.path):
+    if not is_seen(table.path):
         return ""  # RESTORE itself looks, and refuses
-    from deltalake import DeltaTable
-
-    uris = (local(uri) for uri in DeltaTable(table.path, version=version).file_uris())
-    return next((uri for uri in uris if not os.path.exists(uri)), "")
+    uris = [plain(uri) for uri in table.open(version).file_uris()]
+    return next((uri for uri, file in look_at_each(uris).items() if file is None), "")
 
 
 def _vanished(flow: FlowBack) -> Iterator[str]:
     """Files of the batches to come that were read once and are gone: they would be missing without a word."""
-    record = Record(Path(flow.checkpoint))
-    gone = [path for path in record.after(flow.batch_id) if not os.path.exists(path)]
+    record = Record(place(flow.checkpoint))
+    gone = [path for path, file in look_at_each(record.after(flow.batch_id)).items() if file is None]
     if gone:
         more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
         yield f"{flow.flow} would have to read again {', '.join(gone[:3])}{more}, which is gone"

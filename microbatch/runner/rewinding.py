@@ -14,9 +14,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from microbatch.places import place, write
 from microbatch.runner.cut import Baseline, cut, put_aside
 from microbatch.runner.lock import UNFINISHED
 from microbatch.sink import ops
@@ -90,7 +90,7 @@ class Plan:
 def unfinished(checkpoints: str, jobs: Sequence[str]) -> Plan | None:
     """The plan of a rewind that was begun for one of these jobs and is not done."""
     for job in jobs:
-        file = Path(checkpoints) / job / UNFINISHED
+        file = place(checkpoints) / job / UNFINISHED
         if file.exists():
             return Plan.from_json(file.read_text())
     return None
@@ -110,10 +110,8 @@ def carry_out(
         reached: told of each step as it is done; what it raises is a crash there.
     """
     for job in plan.jobs:
-        file = Path(checkpoints) / job / UNFINISHED
-        half = file.with_name(f".{UNFINISHED}")
-        half.write_text(plan.to_json())
-        half.replace(file)
+        file = place(checkpoints) / job / UNFINISHED
+        write(file, plan.to_json())
     reached("plan")
     for each in plan.tables:
         _restore(plan, Table(warehouse, each.table), each, spark)
@@ -126,7 +124,7 @@ def carry_out(
     _undo_ledger(plan, warehouse)
     reached("ledger")
     for job in plan.jobs:
-        (Path(checkpoints) / job / UNFINISHED).unlink()
+        (place(checkpoints) / job / UNFINISHED).unlink()
 
 
 def _restore(plan: Plan, table: Table, back: TableBack, spark: Callable[[], SparkSession]) -> None:
@@ -159,7 +157,7 @@ def _version_after(plan: Plan, table: Table) -> int | None:
 
 
 def _set_back(plan: Plan, warehouse: str, flow: FlowBack) -> None:
-    checkpoint = Path(flow.checkpoint)
+    checkpoint = place(flow.checkpoint)
     if flow.batch_id == NOTHING:
         put_aside(checkpoint, plan.rewind)
         return

@@ -57,9 +57,14 @@ def run(
         raise ConfigError(Problem("--accept", "gives something up for good, so name one job and one --flow"))
     this = Run(suite, jobs, run_id(), observer or Observer(), reached, threading.Event(), accept)
     started = datetime.now(timezone.utc)
+
+    def lost() -> None:
+        this.stopping.set()
+        this.says("the lock was lost: stopping after the batch under way")
+
     with ExitStack() as locks, _stops(this.stopping, this.observer):
         for name in sorted(set(jobs)):
-            locks.enter_context(held(suite.environment.storage["checkpoints"], name))
+            locks.enter_context(held(suite.environment.storage["checkpoints"], name, lost=lost))
         this.observer.begins([(job.name, flow.name) for job, flow in wanted])
         if on:
             locks.enter_context(metrics.serving(suite, this.watch.lags, this.health))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 from microbatch import quarantine
 from microbatch.errors import MicrobatchError, redacted
+from microbatch.places import Place
 from microbatch.quarantine import Origin
 from microbatch.sources.listing import Record
 from microbatch.sources.tables import numbered, offsets
@@ -22,7 +22,7 @@ class Stuck:
     job: str
     flow: str
     run_id: str
-    checkpoint: Path
+    checkpoint: Place
     secrets: tuple[str, ...]
 
     def bury(self, error: MicrobatchError) -> None:

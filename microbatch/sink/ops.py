@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from microbatch.outcome import Outcome
+from microbatch.places import reached, storage_options
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -167,12 +168,28 @@ def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, pre
     from deltalake import CommitProperties, Transaction, write_deltalake
 
     keyed = CommitProperties(app_transactions=[Transaction(*key)] if key else None)
-    if predicate and stored.exists():
-        write_deltalake(stored.path, data, mode="overwrite", predicate=predicate, commit_properties=keyed)
-    else:
-        # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
-        made = None if stored.exists() else {"delta.checkpointInterval": "50"}
-        write_deltalake(stored.path, data, mode="append", configuration=made, commit_properties=keyed)
+    there, options = stored.exists(), storage_options(stored.path)
+    with reached(stored.path):
+        if predicate and there:
+            write_deltalake(
+                stored.path,
+                data,
+                mode="overwrite",
+                predicate=predicate,
+                commit_properties=keyed,
+                storage_options=options,
+            )
+        else:
+            # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
+            made = None if there else {"delta.checkpointInterval": "50"}
+            write_deltalake(
+                stored.path,
+                data,
+                mode="append",
+                configuration=made,
+                commit_properties=keyed,
+                storage_options=options,
+            )
 
 
 def _time(text: str | None) -> datetime | None:

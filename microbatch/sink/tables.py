@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome
+from microbatch.places import is_local, is_seen, place, reached, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -32,22 +32,34 @@ class Table:
 
     def exists(self) -> bool:
         """Whether there is a table at the path."""
-        if urlsplit(self.path).scheme in ("", "file"):
+        if is_local(self.path):
             log = os.path.join(self.path, "_delta_log")
             return os.path.isdir(log) and any(name.endswith((".json", ".parquet")) for name in os.listdir(log))
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.path)
+        with reached(self.path):
+            return DeltaTable.is_deltatable(self.path, storage_options=storage_options(self.path))
 
-    def open(self) -> DeltaTable:
-        """The table's newest version.
+    def open(self, version: int | None = None) -> DeltaTable:
+        """The table at a version; None: the newest.
 
         Raises:
             deltalake.exceptions.TableNotFoundError: there is none.
         """
         from deltalake import DeltaTable
 
-        return DeltaTable(self.path)
+        with reached(self.path):
+            return DeltaTable(self.path, version=version, storage_options=storage_options(self.path))
+
+    def actions(self, version: int) -> list[dict[str, Any]] | None:
+        """What the log says of a version; None where it is gone or out of reach."""
+        if not is_seen(self.path):
+            return None
+        try:
+            text = (place(self.path) / "_delta_log" / f"{version:020d}.json").read_text()
+        except FileNotFoundError:
+            return None
+        return [json.loads(line) for line in text.splitlines()]
 
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""

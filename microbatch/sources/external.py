@@ -15,16 +15,14 @@ What it costs the server:
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged, shortened
+from microbatch.places import is_seen, place
 from microbatch.sink.tables import Table
-from microbatch.sources.listing import is_local
 from microbatch.sources.tables import TableInput, last_offset
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class Delta(TableInput):
 
     def _refuse_changes(self, offset: str | None) -> None:
         """Stop at a version, among those to be read one by one, that did more than add rows, or whose rows are gone."""
-        if not is_local(self.table.path):
+        if not is_seen(self.table.path):
             return  # Spark says it, a JVM later
         first = self.starting_version
         if offset is not None:
@@ -103,14 +101,14 @@ class Delta(TableInput):
             raise self._changed(f"had rows changed or deleted by version {version} ({operation})")
         files = [unquote(each["add"]["path"]) for each in actions if each.get("add", {}).get("dataChange")]
         for file in files:
-            if not os.path.exists(os.path.join(self.table.path, file)):
+            if not (place(self.table.path) / file).exists():
                 raise self._changed(f"lost {file} of version {version} before it was read; was it vacuumed?")
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
-        log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
-        if not log.exists():
+        actions = self.table.actions(version)
+        if actions is None:
             raise self._changed(f"has no log of version {version} any more, which was not read yet")
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        return actions
 
     def _changed(self, what: str) -> StateChanged:
         remedy = "put it back, or read it anew with `--accept checkpoint` (an Append doubles what it holds)"

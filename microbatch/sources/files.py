@@ -11,6 +11,7 @@ Guarantee:
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import itertools
 import os
@@ -18,17 +19,16 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from microbatch.errors import SourceUnavailable, StateChanged, shortened
+from microbatch.places import Place, is_seen, open_reader, place
 from microbatch.sources.listing import (
     File,
     Record,
     files_below,
-    is_local,
     logged,
-    look_at,
+    look_at_each,
     refuse_changed,
     refuse_links,
 )
@@ -72,7 +72,7 @@ class Files:
     flow: str
     schema: str
     conf: FilesConf
-    checkpoint: Path
+    checkpoint: Place
     accept: bool = False
 
     def fetch(self) -> None:
@@ -85,7 +85,7 @@ class Files:
             SourceUnavailable: the folder is not there.
             StateChanged: a file that was read is no longer what was read.
         """
-        if not is_local(self.conf.path):
+        if not is_seen(self.conf.path):
             return 1
         record = Record(self.checkpoint)
         if self.accept:
@@ -117,19 +117,18 @@ class Files:
             StateChanged: one vanished or changed between the first try of this batch and now.
         """
         paths = logged(self.checkpoint, after, upto)
-        if not is_local(self.conf.path):
+        if not is_seen(self.conf.path):
             return [File(path, 0, 0) for path in paths]
-        missing = [path for path in paths if not os.path.exists(path)]
-        if self.accept:
-            paths = [path for path in paths if path not in missing]
-        elif missing:
+        looked = look_at_each(paths)
+        missing = [path for path, file in looked.items() if file is None]
+        if missing and not self.accept:
             raise StateChanged(
                 self.flow,
                 f"vanished before it was read: {', '.join(missing[:5])}",
                 "put it back and run again, or go on without it with `--accept files`",
             )
-        refuse_links(self.name, self.conf.path, paths)
-        now = {path: look_at(path) for path in paths}
+        now = {path: file for path, file in looked.items() if file is not None}
+        refuse_links(self.name, self.conf.path, list(now))
         record = Record(self.checkpoint)
         refuse_changed(self.flow, record.of(batch_id), now)
         record.keep(batch_id, list(now.values()))
@@ -168,8 +167,8 @@ class Files:
         """Files that a reader would take, and give rows that look good and are not; why, by path.
 
         CSV with an odd number of quotes: an unclosed one swallows the rows behind it into a field. Counted in plain Python at
-        the speed of the disk; files that are not local are left to the parser. ORC with a column of another type than the
-        schema says.
+        the speed of the disk or of the object store; files out of its reach are left to the parser. ORC with a column of
+        another type than the schema says.
         """
         if self.conf.format == "orc":
             return self._other_types(spark, files)
@@ -177,7 +176,7 @@ class Files:
         quote, plain = options.get("quote", '"'), options.get("encoding", options.get("charset", "utf-8")).lower()
         if (
             self.conf.format != "csv"
-            or not is_local(self.conf.path)
+            or not is_seen(self.conf.path)
             or not quote
             or plain.startswith(("utf-16", "utf-32"))
         ):
@@ -232,16 +231,16 @@ def _options(conf: FilesConf) -> dict[str, str]:
 
 def _quotes(path: str, quote: str, escape: str) -> int:
     """How many quotes a file holds, escaped ones left out; 0 for a file that cannot be read: the read itself will say why."""
-    packed: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    packed: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
     name = os.path.splitext(path)[1].lower()
     if name in (".zst", ".lz4", ".snappy", ".deflate", ".zlib"):
         return 0  # what plain Python cannot unpack is left to the parser
-    opened = packed.get(name, open)
+    opened = packed.get(name, contextlib.nullcontext)
     mark, lead = quote.encode(), escape.encode()
     apart = escape not in (quote, "")
     count, rest = 0, b""
     try:
-        with opened(path, "rb") as stream:
+        with open_reader(place(path)) as plain, opened(plain) as stream:
             while block := stream.read(1 << 20):
                 block = rest + block
                 if apart and lead in block:

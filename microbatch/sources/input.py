@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+from microbatch.places import Place
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -22,7 +23,7 @@ class Input(Protocol):
     """What `pending` counts, in the singular: file, version, row…"""
 
     @property
-    def checkpoint(self) -> Path:
+    def checkpoint(self) -> Place:
         """The flow's own."""
 
     def fetch(self) -> None:

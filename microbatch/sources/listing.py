@@ -1,6 +1,6 @@
 """Which files a folder holds, which of them a checkpoint has taken in, and whether those are still as they were.
 
-Plain Python on local paths: a run that finds nothing to do starts no JVM.
+Plain Python, on a disk and on an object store: a run that finds nothing to do starts no JVM.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from microbatch.errors import SourceUnavailable, StateChanged
+from microbatch.places import Place, each_of, is_local, place, plain, write
+from microbatch.stored import Seen, Stored
 
 NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was seen: path, size in bytes, modification time in ms since 1970."""
+    """A file as it was seen: path, size in bytes, modification time in ms since 1970, and on an object store its ETag."""
 
     path: str
     size: int
     modified_ms: int
+    mark: str = ""
 
+    def is_still(self, now: File) -> bool:
+        """Whether it holds what it held: the ETag says so for certain, elsewhere size and time do."""
+        if self.mark and now.mark:
+            return (self.size, self.mark) == (now.size, now.mark)
+        return (self.size, self.modified_ms) == (now.size, now.modified_ms)
 
-def is_local(path: str) -> bool:
-    """Whether plain Python can look at the path."""
-    return urlsplit(path).scheme in ("", "file")
-
-
-def local(path: str) -> str:
-    """The plain path of a file URI as Spark writes it (percent-encoded), or of a path."""
-    return unquote(urlsplit(path).path) if path.startswith("file:") else path
+    def as_recorded(self) -> list[str | int]:
+        return [self.path, self.size, self.modified_ms, *([self.mark] if self.mark else [])]
 
 
 def literal(paths: Sequence[str]) -> list[str]:
@@ -55,17 +55,44 @@ def files_below(source: str, path: str, pattern: str | None = None) -> dict[str,
         pattern: `pathGlobFilter` of the options: only files of such a name.
 
     Raises:
-        SourceUnavailable: the folder is not there, or cannot be read, or a link in it leads outside.
+        SourceUnavailable: the folder is not there, or cannot be read, or a link in it leads outside. On an object store a
+            folder is there when something lies in it, be it an object of such a name that is not read (`_keep`).
     """
-    root = local(path)
+    found = _local_files(source, path) if is_local(path) else _stored_files(source, path)
+    return {path: file for path, file in found.items() if not pattern or fnmatchcase(os.path.basename(path), pattern)}
+
+
+def _local_files(source: str, path: str) -> dict[str, File]:
+    root = plain(path)
     roots = glob.glob(root) if glob.has_magic(root) else [root]
     if not roots or not all(os.path.exists(found) for found in roots):
         raise SourceUnavailable(source, f"{root} is not there; make the folder, or mend `path` in conf")
     try:
-        found = {file.path: file for each in roots for file in _walk(os.path.realpath(_fixed(root)), each)}
+        return {file.path: file for each in roots for file in _walk(os.path.realpath(_fixed(root)), each)}
     except OSError as cause:
         raise SourceUnavailable(source, f"{cause.strerror}: {cause.filename}") from cause
-    return {path: file for path, file in found.items() if not pattern or fnmatchcase(os.path.basename(path), pattern)}
+
+
+def _stored_files(source: str, path: str) -> dict[str, File]:
+    fixed = place(_fixed(path))
+    assert isinstance(fixed, Stored)
+    wanted, found, there = path.split("/"), {}, False
+    whole = fixed.seen() if str(fixed) == path else None  # `path` may name one object
+    for seen in (whole,) if whole else fixed.walk():
+        names = seen.uri.split("/")
+        # Part for part, as a pattern of Spark's: `*` stands for no slash. What lies below a folder it names is read too.
+        if len(names) < len(wanted) or not all(map(fnmatchcase, names, wanted)):
+            continue
+        there = True
+        if not any(_unseen(name) for name in names[len(wanted) :] or names[-1:]):
+            found[seen.uri] = _of_seen(seen)
+    if not there:
+        raise SourceUnavailable(source, f"nothing lies at {path}; land a file, or mend `path` in conf")
+    return found
+
+
+def _of_seen(seen: Seen) -> File:
+    return File(seen.uri, seen.size, int(seen.modified.timestamp()) * 1000, seen.mark)
 
 
 def refuse_links(source: str, path: str, files: list[str]) -> None:
@@ -74,7 +101,9 @@ def refuse_links(source: str, path: str, files: list[str]) -> None:
     Raises:
         SourceUnavailable: naming the first.
     """
-    home = os.path.realpath(_fixed(local(path)))
+    if not is_local(path):
+        return  # an object store has no links
+    home = os.path.realpath(_fixed(plain(path)))
     for file in files:
         if not _inside(home, file):
             raise SourceUnavailable(source, f"{_OUTSIDE}: {file}")
@@ -120,7 +149,7 @@ def _walk(home: str, path: str) -> Iterator[File]:
                 yield File(entry.path, stat.st_size, stat.st_mtime_ns // 1_000_000)
 
 
-def logged(checkpoint: Path, after: int, upto: int) -> list[str]:
+def logged(checkpoint: Place, after: int, upto: int) -> list[str]:
     """The paths that Spark's source log took in between two log offsets, `after` excluded, `upto` included.
 
     Raises:
@@ -131,10 +160,10 @@ def logged(checkpoint: Path, after: int, upto: int) -> list[str]:
         paths += [
             entry["path"] for entry in _entries(checkpoint / "sources" / "0", number) if entry["batchId"] == number
         ]
-    return [local(path) for path in paths]
+    return [plain(path) for path in paths]
 
 
-def _entries(log: Path, number: int) -> list[dict[str, Any]]:
+def _entries(log: Place, number: int) -> list[dict[str, Any]]:
     for name in (str(number), f"{number}.compact"):
         file = log / name
         if file.exists():
@@ -152,17 +181,14 @@ class Record:
     Spark's own log keeps path and time, not the size, and never looks again at a file it has read.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Place) -> None:
         self.folder = checkpoint / "microbatch" / "files"
 
     def keep(self, batch_id: int, files: list[File]) -> None:
         """Record a batch's files; the first record of a batch stands, so that a file changed in between is seen."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{batch_id}.json"
         if not target.exists():
-            half = self.folder / f".{batch_id}.json"
-            half.write_text(json.dumps([[f.path, f.size, f.modified_ms] for f in files]))
-            half.rename(target)
+            write(target, json.dumps([file.as_recorded() for file in files]))
 
     def forgive(self, batch_id: int, paths: Iterable[str]) -> None:
         """Files that could not be read may be mended in place: they were not taken in, so no change of theirs is a loss."""
@@ -173,37 +199,40 @@ class Record:
 
     def refresh(self) -> None:
         """Take every recorded file as it is now: one that changed counts as read, one that vanished is forgotten."""
-        for batch_id in sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json")):
-            there = [look_at(path) for path in self.of(batch_id) if os.path.exists(path)]
+        for batch_id in self._numbers():
+            there = [now for path in self.of(batch_id) if (now := look_at(path))]
             (self.folder / f"{batch_id}.json").unlink()
             self.keep(batch_id, there)
 
     def after(self, batch_id: int) -> list[str]:
         """The files that later batches read."""
-        batches = sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json"))
-        return [path for batch in batches if batch > batch_id for path in self.of(batch)]
+        return [path for batch in self._numbers() if batch > batch_id for path in self.of(batch)]
 
     def forget_after(self, batch_id: int) -> None:
         """Forget what later batches read: it is to be read again."""
-        for record in self.folder.glob("[0-9]*.json"):
-            if int(record.stem) > batch_id:
-                record.unlink()
+        for number in self._numbers():
+            if number > batch_id:
+                (self.folder / f"{number}.json").unlink()
 
     def of(self, batch_id: int) -> dict[str, File]:
         """The files recorded for a batch; empty where it has no record."""
         target = self.folder / f"{batch_id}.json"
-        return {file[0]: File(*file) for file in json.loads(target.read_text())} if target.exists() else {}
+        try:
+            return {file[0]: File(*file) for file in json.loads(target.read_text())}
+        except FileNotFoundError:
+            return {}
 
     def batches(self) -> int:
         """How many batches have a record."""
-        return len(list(self.folder.glob("[0-9]*.json")))
+        return len(self._numbers())
 
     def all(self) -> dict[str, File]:
         """Every recorded file, by path."""
-        if not self.folder.exists():
-            return {}
-        batches = sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json"))
-        return {path: file for batch in batches for path, file in self.of(batch).items()}
+        read = each_of(self.folder, self.of, self._numbers())
+        return {path: file for batch in read for path, file in batch.items()}
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json")) if self.folder.is_dir() else []
 
 
 def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> None:
@@ -215,9 +244,7 @@ def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> No
     changed = [
         f"{path} {_told(seen[path], file)}"
         for path, file in sorted(now.items())
-        if path in seen
-        and seen[path].size != NOT_TAKEN_IN
-        and (seen[path].size, seen[path].modified_ms) != (file.size, file.modified_ms)
+        if path in seen and seen[path].size != NOT_TAKEN_IN and not seen[path].is_still(file)
     ]
     if changed:
         raise StateChanged(
@@ -234,7 +261,22 @@ def _told(before: File, now: File) -> str:
     return f"{before.size} -> {now.size} bytes"
 
 
-def look_at(path: str) -> File:
-    """A file as it is now."""
-    stat = os.stat(path)
-    return File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
+def look_at(path: str) -> File | None:
+    """A file as it is now; None where it is gone."""
+    if is_local(path):
+        try:
+            stat = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return File(path, stat.st_size, stat.st_mtime_ns // 1_000_000)
+    file = place(path)
+    assert isinstance(file, Stored)
+    seen = file.seen()
+    return _of_seen(seen) if seen else None
+
+
+def look_at_each(paths: Sequence[str]) -> dict[str, File | None]:
+    """Files as they are now, by path; of an object store several are asked for at a time."""
+    if not paths:
+        return {}
+    return dict(zip(paths, each_of(place(paths[0]), look_at, paths), strict=True))

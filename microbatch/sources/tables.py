@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
+from microbatch.places import Place
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TableInput:
     unit: ClassVar[str] = "version"
 
     table: Table
-    checkpoint: Path
+    checkpoint: Place
     changes: bool
     recompute_by: tuple[str, ...] = ()
     starting_version: int | None = None
@@ -91,10 +91,9 @@ class TableInput:
 
     def _rows(self, version: int) -> int | None:
         """The rows a version added, or with `changes` those it inserted, updated or deleted."""
-        log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
-        if not log.exists():
+        actions = self.table.actions(version)
+        if actions is None:
             return None
-        actions = [json.loads(line) for line in log.read_text().splitlines()]
         metrics: dict[str, Any] = next(
             (a["commitInfo"].get("operationMetrics", {}) for a in actions if "commitInfo" in a), {}
         )
@@ -109,10 +108,9 @@ class TableInput:
 
         Where the log of the version is gone or out of reach, more than any index.
         """
-        log = Path(self.table.path) / "_delta_log" / f"{version:020d}.json"
-        if not log.exists():
+        actions = self.table.actions(version)
+        if actions is None:
             return sys.maxsize
-        actions = [json.loads(line) for line in log.read_text().splitlines()]
         files = [action.get("add") or action.get("remove") or {} for action in actions]
         return sum("cdc" in action for action in actions) or sum(file.get("dataChange", False) for file in files)
 
@@ -197,13 +195,13 @@ def end_version(offset: str) -> int:
     return int(end["reservoirVersion"]) - (1 if whole else 0)
 
 
-def last_offset(checkpoint: Path) -> str | None:
+def last_offset(checkpoint: Place) -> str | None:
     """The newest offset of a checkpoint's one source, as Spark wrote it, or None where no batch was planned yet."""
     planned = numbered(checkpoint / "offsets")
     return offsets(checkpoint, planned[-1]) if planned else None
 
 
-def offsets(checkpoint: Path, batch_id: int) -> str:
+def offsets(checkpoint: Place, batch_id: int) -> str:
     """The end offset of a batch; empty for the one before the first.
 
     Raises:
@@ -218,6 +216,6 @@ def offsets(checkpoint: Path, batch_id: int) -> str:
     return lines[2]
 
 
-def numbered(folder: Path) -> list[int]:
+def numbered(folder: Place) -> list[int]:
     """The batch ids that have a file in a folder of a checkpoint, in order."""
     return sorted(int(file.name) for file in folder.iterdir() if file.name.isdigit()) if folder.is_dir() else []

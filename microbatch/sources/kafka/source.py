@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.places import Place, write
 from microbatch.sources.kafka.broker import Again, Broker, NoTopic, Offsets, Topic
 from microbatch.sources.kafka.formats import Format
 from microbatch.sources.kafka.options import POLL_MS, of_spark
@@ -64,7 +64,7 @@ class Kafka:
     starting: str
     max_rows: int
     broker: Broker
-    checkpoint: Path
+    checkpoint: Place
     again: Again
 
     def fetch(self) -> None:
@@ -72,11 +72,7 @@ class Kafka:
         found = self.again(self._look)
         if self._pinned() is None:
             begins = found.end if self.starting == "latest" else found.first
-            file = self._pin
-            file.parent.mkdir(parents=True, exist_ok=True)
-            half = file.with_name(".topic.json")
-            half.write_text(json.dumps({"id": found.id, "begins": begins}))
-            half.rename(file)
+            write(self._pin, json.dumps({"id": found.id, "begins": begins}))
 
     def pending(self) -> int:
         """Offsets behind those that a batch took in; some may be marks of transactions. 0: there is no message.
@@ -127,7 +123,7 @@ class Kafka:
         return self.format.of_letters(texts, self.schema, shape)
 
     @property
-    def _pin(self) -> Path:
+    def _pin(self) -> Place:
         return self.checkpoint / "microbatch" / "topic.json"
 
     def _pinned(self) -> Pinned | None:

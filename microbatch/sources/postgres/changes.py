@@ -18,10 +18,10 @@ What it costs the server:
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged
+from microbatch.places import Place, write
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, quoted
@@ -56,7 +56,7 @@ class ChangesInput:
 
     unit: ClassVar[str] = "change"
 
-    def __init__(self, server: Server, schema: str, conf: ChangesConf, slot: Slot, checkpoint: Path) -> None:
+    def __init__(self, server: Server, schema: str, conf: ChangesConf, slot: Slot, checkpoint: Place) -> None:
         self.server, self.schema, self.conf, self.slot, self.checkpoint = server, schema, conf, slot, checkpoint
         self._seen: tuple[int, list[Waiting]] | None = None
 
@@ -270,14 +270,11 @@ class ChangesInput:
 class Skipped:
     """Up to where the slot was moved on with nothing in it: log of other tables, which the server need not keep."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Place) -> None:
         self.file = checkpoint / "microbatch" / "skipped.json"
 
     def read(self) -> int:
         return int(json.loads(self.file.read_text())["lsn"]) if self.file.exists() else 0
 
     def write(self, lsn: int) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        half = self.file.with_name(".skipped.json")
-        half.write_text(json.dumps({"lsn": lsn}))
-        half.rename(self.file)
+        write(self.file, json.dumps({"lsn": lsn}))

@@ -10,14 +10,13 @@ Source: PostgreSQL manual, "System Information Functions", pg_current_snapshot; 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microbatch.errors import SourceUnavailable, StateChanged
+from microbatch.places import Place, remove_tree, write
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import Server, Session, quoted
 from microbatch.sources.postgres.pgoutput import Snapshot
@@ -61,7 +60,7 @@ class Copy:
 class Spool:
     """Where the copy of a flow's table lies, in its checkpoint."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Place) -> None:
         self.folder = checkpoint / "microbatch" / "copy"
         self.record = checkpoint / "microbatch" / "copy.json"
 
@@ -72,13 +71,13 @@ class Spool:
         found = json.loads(self.record.read_text())
         return Copy(**{**found, "rows": tuple(found["rows"])})
 
-    def file(self, number: int) -> Path:
+    def file(self, number: int) -> Place:
         """One of its files: parquet, every value as text."""
         return self.folder / f"{number:06}.parquet"
 
     def forget(self) -> None:
         """Remove the files: every batch of the copy is committed. What it was stays written down."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def make(
         self, server: Server, session: Session, slot: Slot, relation: Relation, names: Sequence[str], file_rows: int
@@ -109,9 +108,7 @@ class Spool:
         session.do("ROLLBACK")
         identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
         copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, identifier, rows)
-        half = self.record.with_name(".copy.json")
-        half.write_text(json.dumps(asdict(copy)))
-        half.rename(self.record)
+        write(self.record, json.dumps(asdict(copy)))
         return copy
 
     def blocks(self, number: int) -> Iterator[pa.RecordBatch]:
@@ -120,9 +117,10 @@ class Spool:
         Raises:
             FileNotFoundError: it is not there.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.file(number)) as file:
+        with pq.ParquetFile(pa.BufferReader(self.file(number).read_bytes())) as file:
             yield from file.iter_batches()
 
     def refuse_missing(self, server: Server, copied: int, copy: Copy) -> None:
@@ -161,6 +159,8 @@ class Spool:
         for block in blocks:
             for at in range(0, block.num_rows, file_rows):
                 part = block.slice(at, file_rows)
-                pq.write_table(pa.Table.from_batches([part]), self.file(number), compression="zstd")
+                written = pa.BufferOutputStream()
+                pq.write_table(pa.Table.from_batches([part]), written, compression="zstd")
+                self.file(number).write_bytes(written.getvalue().to_pybytes())
                 number += 1
                 yield part.num_rows

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.places import Place
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Column, Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
@@ -65,7 +65,7 @@ class CursorInput:
     server: Server
     schema: str
     conf: CursorConf
-    checkpoint: Path
+    checkpoint: Place
 
     def fetch(self) -> None:
         """Write down how far a later run may go, where the server's own records do not tell; see `horizon`."""

@@ -19,8 +19,8 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from microbatch.places import Place, write
 from microbatch.sources.postgres.catalog import Column, Relation
 from microbatch.sources.postgres.connection import APPLICATION, Session, literal, quoted
 
@@ -74,7 +74,7 @@ class Ceiling:
 class Ceilings:
     """What was seen in earlier runs, in a file of the checkpoint."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Place) -> None:
         self.file = checkpoint / "microbatch" / "ceilings.json"
 
     def read(self) -> list[Ceiling]:
@@ -85,11 +85,8 @@ class Ceilings:
         ]
 
     def write(self, ceilings: Iterable[Ceiling]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        half = self.file.with_name(".ceilings.json")
         kept = [{"value": c.value, "at": c.at, "open": sorted(c.open)} for c in ceilings][-MOST_CEILINGS:]
-        half.write_text(json.dumps(kept))
-        half.rename(self.file)
+        write(self.file, json.dumps(kept))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microbatch.errors import SourceUnavailable, StateChanged
+from microbatch.places import Place
 from microbatch.sources.postgres import catalog
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server
@@ -43,7 +43,7 @@ class ChangesReading:
     names: tuple[str, ...]
     key: tuple[str, ...]
     copy: Copy
-    checkpoint: Path
+    checkpoint: Place
     until: int
     waiting: int
     max_rows: int | None
@@ -160,7 +160,7 @@ class ChangesReading:
         return converted(texts, schema, more, problems)
 
 
-def release(server: Server, slot: Slot, checkpoint: Path) -> None:
+def release(server: Server, slot: Slot, checkpoint: Place) -> None:
     """Move the slot on behind the last batch that Spark has committed; later is soon enough where that fails."""
     committed = numbered(checkpoint / "commits")
     if not committed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microbatch.errors import StateChanged
+from microbatch.places import Place
 from microbatch.sources.postgres.connection import START_ANEW, Server
 from microbatch.sources.tables import last_offset
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_COUNTED = 100_000  # what waits is counted so far: beyond it only a scan of the whole table would say more
 
 
-def offset_of(checkpoint: Path) -> dict[str, Any] | None:
+def offset_of(checkpoint: Place) -> dict[str, Any] | None:
     """Where the newest batch of a checkpoint ends, or None where none was planned yet."""
     offset = last_offset(checkpoint)
     return None if offset is None else dict(json.loads(offset))

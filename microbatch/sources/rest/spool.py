@@ -4,21 +4,25 @@
                                 _manifest.json  when, how many, and where the next fetch goes on
                                 _answer         which records the answer held, so that none of them is taken in again
 
-A fetch is written under a hidden name and renamed when it is complete: one that was cut off is dropped and made again.
+A fetch is written under a hidden name and renamed when it is complete: one that was cut off is dropped and made again. An object
+store has no such rename: there it is written on the disk first, and its manifest is what is brought to its place last.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import BinaryIO
+
+from microbatch.places import Place, bring, remove_tree, renamed
+from microbatch.stored import Stored
 
 PART_BYTES = 32 << 20  # of one file: what a task parses at once
 DIGEST = 16  # bytes that stand for a record
@@ -51,7 +55,7 @@ class Manifest:
 class Spool:
     """The fetches of one flow."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Place) -> None:
         self.folder = checkpoint / "spool"
 
     def all(self) -> list[Manifest]:
@@ -59,14 +63,15 @@ class Spool:
         if not self.folder.is_dir():
             return []
         numbers = sorted(entry.name for entry in self.folder.iterdir() if entry.name.isdigit())
-        return [Manifest(**json.loads((self.folder / name / "_manifest.json").read_text())) for name in numbers]
+        manifests = [self.folder / name / "_manifest.json" for name in numbers]
+        return [Manifest(**json.loads(each.read_text())) for each in manifests if not self._half(each.parent)]
 
     def answer(self, number: int) -> Counter[bytes]:
         """Which records the answer of a fetch held, and how often, by digest."""
         held = (self.place(number) / "_answer").read_bytes()
         return Counter(held[at : at + DIGEST] for at in range(0, len(held), DIGEST))
 
-    def place(self, number: int) -> Path:
+    def place(self, number: int) -> Place:
         """The folder of a fetch."""
         return self.folder / f"{number:08d}"
 
@@ -76,14 +81,18 @@ class Spool:
 
     def prune(self, done: set[str]) -> None:
         """Drop what was cut off, and old fetches whose files are `done`; never the last, which knows where to go on."""
-        for entry in self.folder.glob(".*"):
-            shutil.rmtree(entry)
+        for entry in [*self.folder.glob(".*"), *filter(self._half, self.folder.glob("[0-9]*"))]:
+            remove_tree(entry)
         for manifest in self.all()[:-1]:
             old = time.time() - manifest.fetched_at > KEPT_DAYS * DAY_S
             if old and done.issuperset(self.paths(manifest)):
-                gone = self.folder / f".{manifest.number:08d}.gone"  # not half of it is ever seen
-                self.place(manifest.number).rename(gone)
-                shutil.rmtree(gone)
+                gone = f".{manifest.number:08d}.gone"  # not half of it is ever seen
+                renamed(self.place(manifest.number), gone)
+                remove_tree(self.folder / gone)
+
+    def _half(self, fetch: Place) -> bool:
+        """Whether it was cut off on its way into an object store."""
+        return isinstance(fetch, Stored) and not (fetch / "_manifest.json").exists()
 
 
 class Writing:
@@ -91,7 +100,8 @@ class Writing:
 
     def __init__(self, spool: Spool, number: int) -> None:
         self.spool, self.number = spool, number
-        self.folder = spool.folder / f".{number:08d}.part"
+        self._beside = Path(mkdtemp(prefix="microbatch-spool-")) if isinstance(spool.folder, Stored) else spool.folder
+        self.folder = self._beside / f".{number:08d}.part"
         self.files: dict[str, tuple[int, int]] = {}
         self._part: BinaryIO | None = None
         self._records = 0
@@ -110,6 +120,7 @@ class Writing:
         """Make the fetch one that counts, at once and for good; nothing where it brought nothing."""
         self._close()
         if not self.files:
+            self._leave()
             return
         manifest = Manifest(self.number, time.time(), cursor, self.files)
         with (self.folder / "_answer").open("wb") as file:
@@ -119,13 +130,19 @@ class Writing:
         with (self.folder / "_manifest.json").open("wb") as file:
             file.write(json.dumps(asdict(manifest)).encode())
             _to_disk(file)
-        self.folder.rename(self.spool.place(self.number))
+        bring(self.folder, self.spool.place(self.number), last="_manifest.json")
+        self._leave()
 
     def drop(self) -> None:
         """Leave nothing of it."""
         if self._part is not None:
             self._part.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
+        self._leave()
+
+    def _leave(self) -> None:
+        if isinstance(self.spool.folder, Stored):
+            remove_tree(self._beside)
 
     def _close(self) -> None:
         if self._part is not None:
