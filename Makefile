@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 JARS := .jars
 LANDING := data/landing
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
 DIST := dist
@@ -13,7 +14,7 @@ RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench report shop setup java land dist cluster airflow clean
+.PHONY: help run test test-fast check bench bench-fast report shop setup java land dist cluster airflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +35,11 @@ check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup land ## daily_sales against the same job written by hand, in one run
-	$(BIN)/python -m benchmarks.versus --landing $(LANDING)
+bench: setup land $(BENCH) ## every goal of speed with its benchmark, about an hour; writes benchmarks/README.md
+	$(BIN)/python -m benchmarks --keep
+
+bench-fast: setup $(BENCH) ## the benchmarks of every day, five minutes; writes nothing
+	$(BIN)/python -m benchmarks --size fast
 
 report: setup ## the HTML report of what the jobs did; prints where it is
 	@$(BIN)/microbatch report
@@ -86,6 +90,10 @@ $(READY): constraints.txt setup.cfg pyproject.toml
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv && $(PYTHON) -m venv $(VENV); \
 	else echo "Python cannot make environments here: sudo apt-get install python3-venv" >&2; exit 1; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,test]'
+	@touch $@
+
+$(BENCH): constraints.txt setup.cfg | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 $(FETCHED): microbatch/jars.py | $(READY) java

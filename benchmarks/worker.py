@@ -1,0 +1,154 @@
+"""One subject in a process of its own that stays warm: `python -m benchmarks.worker engine|defaults|tuned`.
+
+It takes a line of JSON on stdin for each turn and answers with one on stdout; what Spark says goes to a log. Each batch's
+time is Spark's own (`triggerExecution` of its progress), so it is the same clock for all subjects.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming import StreamingQueryListener
+
+from benchmarks.orders_by_hand import Orders
+from benchmarks.rules_by_gx import Validation
+
+SUITE = Path(__file__).resolve().parent / "suite"
+JARS = Path(os.environ.get("MICROBATCH_JARS", ".jars"))
+PARTS = ("addBatch", "walCommit", "commitOffsets", "queryPlanning", "latestOffset", "getBatch")
+
+
+class Progress(StreamingQueryListener):
+    """What Spark tells of each batch of each query."""
+
+    def __init__(self) -> None:
+        self.batches: list[dict[str, Any]] = []
+
+    def onQueryStarted(self, event: Any) -> None:  # noqa: N802
+        """Nothing."""
+
+    def onQueryProgress(self, event: Any) -> None:  # noqa: N802
+        """Keep the times of a batch that had something to do."""
+        told = json.loads(event.progress.json)
+        took = told["durationMs"]
+        if "addBatch" in took:
+            parts = {part: took.get(part, 0) / 1000 for part in PARTS}
+            self.batches.append({"id": told["batchId"], "seconds": took["triggerExecution"] / 1000, **parts})
+
+    def onQueryIdle(self, event: Any) -> None:  # noqa: N802
+        """Nothing."""
+
+    def onQueryTerminated(self, event: Any) -> None:  # noqa: N802
+        """Nothing."""
+
+    def wait(self, count: int, within_s: float = 60) -> list[dict[str, Any]]:
+        """The batches of a turn once so many are told of: that happens a little after they end."""
+        until = time.monotonic() + within_s
+        while len(self.batches) < count:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{count} batches ended and Spark told of {len(self.batches)}")
+            time.sleep(0.01)
+        return sorted(self.batches, key=lambda batch: batch["id"])
+
+
+def jobs_so_far(spark: SparkSession) -> int:
+    """How many Spark jobs this session has begun."""
+    return int(spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
+
+
+class Engine:
+    """This suite."""
+
+    def __init__(self) -> None:
+        from microbatch import session
+        from microbatch.config import load
+
+        self.spark = session.start("benchmarks", load(SUITE).spark_conf)
+
+    def run(self, job: str, home: Path, env: str, ends: Callable[[], None]) -> None:
+        """Take in what has landed."""
+        from microbatch.config import load
+        from microbatch.runner import run
+
+        storage = {name: str(home / name) for name in ("landing", "warehouse", "checkpoints", "reports")}
+
+        def reached(step: str, _: int) -> None:
+            if step == "commit":
+                ends()
+
+        report = run(load(SUITE, env, storage=storage), [job], reached=reached)
+        if report.errors:
+            raise report.errors[0]
+
+
+class Hand:
+    """The same jobs by hand."""
+
+    def __init__(self, tuned: bool) -> None:
+        from benchmarks.hand import session
+
+        self.spark = session("benchmarks by hand", JARS.resolve(), tuned)
+
+    def run(self, job: str, home: Path, env: str, ends: Callable[[], None]) -> None:
+        """Take in what has landed."""
+        orders = Orders(self.spark, home / "landing", home)
+        orders.ends = lambda _: ends()
+        orders.run(job)
+
+
+def serve(subject: Engine | Hand) -> None:
+    """Answer one request after the other until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    progress = Progress()
+    subject.spark.streams.addListener(progress)
+    validation: Validation | None = None
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "validate":
+            validation = validation or Validation(
+                subject.spark, SUITE / "expectations" / "judged_orders" / "twelve.yml"
+            )
+            before = jobs_so_far(subject.spark)
+            found: dict[str, Any] = {"seconds": validation.of(Path(request["file"]))}
+            found["jobs"] = jobs_so_far(subject.spark) - before
+        else:
+            found = _turn(subject, progress, request)
+        print(json.dumps(found), file=answers, flush=True)
+
+
+def _turn(subject: Engine | Hand, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
+    marks = [jobs_so_far(subject.spark)]
+    progress.batches.clear()
+    started = time.monotonic()
+    subject.run(
+        request["job"],
+        Path(request["home"]),
+        request.get("env", "local"),
+        lambda: marks.append(jobs_so_far(subject.spark)),
+    )
+    whole = time.monotonic() - started
+    return {
+        "whole": whole,
+        "batches": progress.wait(len(marks) - 1),
+        # The first batch of a query also counts what comes before it: planning, the rules' shapes.
+        "jobs": [after - before for before, after in itertools.pairwise(marks)],
+    }
+
+
+def main() -> None:
+    subject = sys.argv[1]
+    serve(Engine() if subject == "engine" else Hand(tuned=subject == "tuned"))
+
+
+if __name__ == "__main__":
+    main()
