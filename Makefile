@@ -9,12 +9,13 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
+PEERS := .peers
 DIST := dist
 RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast check bench bench-fast report shop setup java land dist cluster airflow clean
+.PHONY: help run test test-fast check bench bench-fast report shop setup java land dist cluster airflow peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,15 +65,24 @@ cluster: dist land ## the main job by spark-submit, on a master and two workers 
 
 airflow: $(AIRFLOW)/.ready ## Airflow in an environment of its own, for the tests of dags/
 
+peers: $(PEERS)/.ready ## what the benchmarks of rules are compared with besides, in an environment of its own
+
+$(PEERS)/.ready: benchmarks/peers.txt | $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+		> "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/lent.pth"
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
 $(AIRFLOW)/.ready: dags/constraints.txt
 	$(PYTHON) -m venv $(AIRFLOW)
 	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -c dags/constraints.txt apache-airflow
 	@touch $@
 
-clean: ## remove what runs and tools made (data/ too); .venv, .jars and .airflow stay
+clean: ## remove what runs and tools made (data/ too); .venv, .jars, .airflow and .peers stay
 	rm -rf data dist build *.egg-info spark-warehouse metastore_db derby.log
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -not -path './$(PEERS)/*' -prune -exec rm -rf {} +
 
 land: $(READY)
 	$(BIN)/python -m benchmarks.complete_journey $(LANDING)

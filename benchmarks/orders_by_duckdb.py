@@ -32,7 +32,7 @@ def run(home: Path) -> None:
     keyed = CommitProperties(app_transactions=[Transaction(*KEY)])
     if bad.num_rows:
         write_deltalake(str(letters), bad, mode="append", commit_properties=keyed)
-    newest = connection.execute(
+    newest = connection.sql(
         f"SELECT * EXCLUDE (reason) FROM {rows} WHERE reason IS NULL "
         "QUALIFY row_number() OVER (PARTITION BY order_id ORDER BY updated_at DESC) = 1"
     )

@@ -18,7 +18,8 @@ from benchmarks.orders import land
 from benchmarks.timing import Sample
 
 # Subject -> what its process is started as. The last two are the same: what they differ by is the noise of the machine.
-KINDS = {"S": "engine", "B0": "defaults", "B1": "tuned", "B1 again": "tuned"}
+KINDS = {"S": "engine", "B0": "defaults", "B1": "tuned", "B1 again": "tuned", "GX": "tuned", "DQX": "tuned"}
+PEERS = ROOT / ".peers" / "bin" / "python"  # made by `make peers`: what does not go with the suite's own packages
 
 
 class Worker:
@@ -32,7 +33,8 @@ class Worker:
         self.subject, self.home = subject, home
         home.mkdir(parents=True, exist_ok=True)
         self._log = (home / "worker.log").open("ab")
-        line = [sys.executable, "-m", "benchmarks.worker", KINDS[subject]]
+        python = str(PEERS) if subject == "DQX" else sys.executable
+        line = [python, "-m", "benchmarks.worker", KINDS[subject]]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(line, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=self._log, text=True)

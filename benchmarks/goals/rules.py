@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.goals.goal import Goal, Size
 from benchmarks.orders import Pool, consecutive
 from benchmarks.timing import Claim, Finding, Sample, counts, interleave, say, wall
-from benchmarks.workers import of_batches, workers
+from benchmarks.workers import PEERS, of_batches, workers
 
 
 def _twelve(folder: Path, size: Size) -> Finding:
@@ -20,14 +20,15 @@ def _twelve(folder: Path, size: Size) -> Finding:
     def with_bad(number: int) -> Path:
         return bad_pool.file(number, consecutive(number * rows, rows), bad)
 
-    with workers(folder / "rules", "S", "B1") as subjects:
-        engine, gx = subjects["S"], subjects["B1"]
+    others = ["GX", *(["DQX"] if PEERS.exists() else [])]
+    with workers(folder / "rules", "S", *others) as subjects:
+        engine = subjects["S"]
 
         def taken(job: str, file: Path) -> Sample:
             return of_batches(engine.run(job, [file]))
 
-        def validated(number: int) -> Sample:
-            found = gx.ask(do="validate", file=str(good(number)))
+        def validated(by: str, number: int) -> Sample:
+            found = subjects[by].ask(do="validate", by=by, file=str(good(number)))
             return Sample(found["seconds"], counts={"Spark jobs": found["jobs"]})
 
         turns = interleave(
@@ -36,7 +37,7 @@ def _twelve(folder: Path, size: Size) -> Finding:
                 "12 rules": lambda number: taken("judged_orders", good(number)),
                 "no rules again": lambda number: taken("unjudged_orders", good(1_000 + number)),
                 "11 rules": lambda number: taken("row_rules", good(number)),
-                "GX": validated,
+                **{by: lambda number, by=by: validated(by, number) for by in others},
             },
             size["rounds"],
             prepare=lambda number: (good(number), good(1_000 + number)),
@@ -51,13 +52,15 @@ def _twelve(folder: Path, size: Size) -> Finding:
             Claim("extra Spark jobs", jobs["12 rules"] - jobs["no rules"], at_most=0),
             Claim("extra with quarantine", leaving - jobs["no rules"], at_most=1),
             Claim("12 rules/what GX adds", added / wall(turns["GX"]), at_most=0.03),
+            *([Claim("12 rules/what DQX adds", added / wall(turns["DQX"]))] if "DQX" in turns else []),
             Claim("11 rules, without uniqueness/batch", wall(turns["11 rules"]) / none - 1),
         ),
         turns,
         wall(turns["no rules again"]) / none,
         len(turns["12 rules"]),
         size,
-        "an append of JSON lines in one batch, the first of its query; GX validates rows that are in memory already; "
+        "an append of JSON lines in one batch, the first of its query; GX (and DQX, where `make peers` has made its "
+        "environment) looks at rows that are in memory already; "
         "the job that plans the rules once a run is counted",
     )
 
