@@ -30,6 +30,15 @@ class Progress(StreamingQueryListener):
 
     def __init__(self) -> None:
         self.batches: list[dict[str, Any]] = []
+        self._heard: set[int] = set()
+
+    def hear(self, spark: SparkSession) -> None:
+        """Listen to the queries of the session that is the active one now: the engine takes that."""
+        active = SparkSession.getActiveSession() or spark
+        which = int(active._jsparkSession.hashCode())
+        if which not in self._heard:
+            self._heard.add(which)
+            active.streams.addListener(self)
 
     def onQueryStarted(self, event: Any) -> None:  # noqa: N802
         """Nothing."""
@@ -108,7 +117,6 @@ def serve(subject: Engine | Hand) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     progress = Progress()
-    subject.spark.streams.addListener(progress)
     validation: Any = None
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
@@ -137,6 +145,7 @@ def _validation(spark: SparkSession, by: str) -> Any:
 def _turn(subject: Engine | Hand, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
     marks = [jobs_so_far(subject.spark)]
     progress.batches.clear()
+    progress.hear(subject.spark)
     started = time.monotonic()
     subject.run(
         request["job"],
