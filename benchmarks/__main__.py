@@ -30,7 +30,8 @@ def main() -> int:
             print(f"{name:15} {goal.asks} [{sizes}]{'' if goal.fast is None else ' fast'}")
         return 0
     chosen = given.goal or [name for name in GOALS if _sizes(GOALS[name], given.size) is not None]
-    given.folder.mkdir(parents=True, exist_ok=True)
+    folder = given.folder.resolve()  # subjects have working directories of their own
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     failed = []
     for name in chosen:
@@ -39,7 +40,7 @@ def main() -> int:
         started = time.monotonic()
         say(f"{name}: {GOALS[name].asks} {size}")
         try:
-            found[name] = result(GOALS[name].measure(given.folder, size), given.size)
+            found[name] = result(GOALS[name].measure(folder, size), given.size)
         except (NotTheSame, RuntimeError, OSError) as cause:  # the other goals can be measured none the less
             failed.append(name)
             say(f"{name}: not measured: {cause}")
