@@ -219,7 +219,7 @@ def _text(value: object) -> str:
 
 
 def pytest_configure() -> None:
-    """Tests may run side by side: a process that pytest-xdist starts has no file, and PySpark takes it for a doctest and ends it."""
+    """Tests may run side by side: a process of pytest-xdist has no file, and PySpark takes it for a doctest and ends it."""
     main = sys.modules["__main__"]
     if not hasattr(main, "__file__"):
         main.__file__ = __file__
