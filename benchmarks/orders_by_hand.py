@@ -27,10 +27,11 @@ class Orders(ByHand):
     """Orders as JSON lines, one file a batch, appended or merged.
 
     Attributes:
-        ends: called at the end of each batch.
+        begins, ends: called at both ends of each batch.
     """
 
-    ends: Callable[[int], None] = staticmethod(lambda batch_id: None)
+    begins: Callable[[], None] = staticmethod(lambda: None)
+    ends: Callable[[], None] = staticmethod(lambda: None)
 
     def run(self, job: str) -> None:
         """Take in all that is there."""
@@ -39,8 +40,9 @@ class Orders(ByHand):
         reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", "_corrupt")
 
         def batch(rows: DataFrame, batch_id: int) -> None:
+            self.begins()
             each(rows, batch_id)
-            self.ends(batch_id)
+            self.ends()
 
         self.stream(job, reader.json(str(self.landing / job)), batch)
 

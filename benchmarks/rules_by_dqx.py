@@ -59,7 +59,7 @@ def _checks() -> list[DQRowRule | DQDatasetRule]:
         row(check.is_not_null, "amount"),
         row(check.sql_expression, None, expression="amount > 0"),
         row(check.is_in_range, "quantity", min_limit=1, max_limit=100),
-        row(check.is_in_list, "status", allowed=["open", "paid", "sent", "returned"]),
+        row(check.is_in_list, "status", allowed=["'open'", "'paid'", "'sent'", "'returned'"]),
         row(check.regex_match, "product", "warn", regex="^product-[0-9]+$"),
         row(check.sql_expression, None, "warn", expression="length(product) BETWEEN 9 AND 40"),
         of_all(check.is_aggr_not_less_than, "order_id", 1, "count"),

@@ -6,12 +6,10 @@ time is Spark's own (`triggerExecution` of its progress), so it is the same cloc
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +70,24 @@ def jobs_so_far(spark: SparkSession) -> int:
     return int(spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
 
 
+class Jobs:
+    """How many Spark jobs each batch of a turn takes; what comes before the first, once a query, is not of it."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark, self.counts = spark, list[int]()
+        self._mark = jobs_so_far(spark)
+
+    def begins(self) -> None:
+        """A batch begins."""
+        self._mark = jobs_so_far(self._spark)
+
+    def ends(self) -> None:
+        """A batch has ended; one of which nobody said that it began, when the one before it ended."""
+        now = jobs_so_far(self._spark)
+        self.counts.append(now - self._mark)
+        self._mark = now
+
+
 class Engine:
     """This suite."""
 
@@ -81,7 +97,7 @@ class Engine:
 
         self.spark = session.start("benchmarks", load(SUITE).spark_conf)
 
-    def run(self, job: str, home: Path, env: str, ends: Callable[[], None]) -> None:
+    def run(self, job: str, home: Path, env: str, jobs: Jobs) -> None:
         """Take in what has landed."""
         from microbatch.config import load
         from microbatch.runner import run
@@ -89,8 +105,8 @@ class Engine:
         storage = {name: str(home / name) for name in ("landing", "warehouse", "checkpoints", "reports")}
 
         def reached(step: str, _: int) -> None:
-            if step == "commit":
-                ends()
+            if step in ("keep", "commit"):
+                (jobs.begins if step == "keep" else jobs.ends)()
 
         report = run(load(SUITE, env, storage=storage), [job], reached=reached)
         if report.errors:
@@ -105,10 +121,10 @@ class Hand:
 
         self.spark = session("benchmarks by hand", JARS.resolve(), tuned)
 
-    def run(self, job: str, home: Path, env: str, ends: Callable[[], None]) -> None:
+    def run(self, job: str, home: Path, env: str, jobs: Jobs) -> None:
         """Take in what has landed."""
         orders = Orders(self.spark, home / "landing", home)
-        orders.ends = lambda _: ends()
+        orders.begins, orders.ends = jobs.begins, jobs.ends
         orders.run(job)
 
 
@@ -143,23 +159,13 @@ def _validation(spark: SparkSession, by: str) -> Any:
 
 
 def _turn(subject: Engine | Hand, progress: Progress, request: dict[str, Any]) -> dict[str, Any]:
-    marks = [jobs_so_far(subject.spark)]
+    jobs = Jobs(subject.spark)
     progress.batches.clear()
     progress.hear(subject.spark)
     started = time.monotonic()
-    subject.run(
-        request["job"],
-        Path(request["home"]),
-        request.get("env", "local"),
-        lambda: marks.append(jobs_so_far(subject.spark)),
-    )
+    subject.run(request["job"], Path(request["home"]), request.get("env", "local"), jobs)
     whole = time.monotonic() - started
-    return {
-        "whole": whole,
-        "batches": progress.wait(len(marks) - 1),
-        # The first batch of a query also counts what comes before it: planning, the rules' shapes.
-        "jobs": [after - before for before, after in itertools.pairwise(marks)],
-    }
+    return {"whole": whole, "batches": progress.wait(len(jobs.counts)), "jobs": jobs.counts}
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def _twelve(folder: Path, size: Size) -> Finding:
         size,
         "an append of JSON lines in one batch, the first of its query; GX (and DQX, where `make peers` has made its "
         "environment) looks at rows that are in memory already; "
-        "the job that plans the rules once a run is counted",
+        "the job that plans the rules, once a run, is not of the batch",
     )
 
 
