@@ -34,7 +34,7 @@ def _merge(folder: Path, size: Size) -> Finding:
             keys = recent(at + number * (rows - rows // 2), rows, number)
             return of_batches(worker.run(JOB, [pool.file(100_000 + number, keys)], home), skip=0)
 
-        asked = [("S", at) for at in sizes] + [("B0", largest), ("B1", largest)]
+        asked = [(name, at) for name in subjects for at in sizes]  # all take as many turns, so all are as warm
         turns = interleave(
             {
                 f"{name}, {at:,} rows": lambda number, name=name, at=at: turn(subjects[name], at, number)
