@@ -6,17 +6,19 @@ BIN := $(VENV)/bin
 JARS := .jars
 LANDING := data/landing
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 FETCHED := $(JARS)/.fetched
 AIRFLOW := .airflow
 WORKERS ?= 2
 S3 := .s3
 S3_JARS := .jars-s3
+PEERS := .peers
 DIST := dist
 RELEASE := $(DIST)/release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-fast test-s3 check bench report shop setup java browser land dist cluster airflow clean
+.PHONY: help run test test-fast test-s3 check bench bench-fast report shop setup java browser land dist cluster airflow peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +42,11 @@ check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup land ## daily_sales against the same job written by hand, in one run
-	$(BIN)/python -m benchmarks.versus --landing $(LANDING)
+bench: setup land $(BENCH) ## every goal of speed with its benchmark, about an hour; writes benchmarks/README.md
+	$(BIN)/python -m benchmarks --keep
+
+bench-fast: setup $(BENCH) ## the benchmarks of every day, five minutes; writes nothing
+	$(BIN)/python -m benchmarks --size fast
 
 report: setup ## the HTML report of what the jobs did; prints where it is
 	@$(BIN)/microbatch report
@@ -67,6 +72,15 @@ cluster: dist land ## daily_sales, and orders from PostgreSQL, by spark-submit o
 
 airflow: $(AIRFLOW)/.ready ## Airflow in an environment of its own, for the tests of dags/
 
+peers: $(PEERS)/.ready ## what the benchmarks of rules are compared with besides, in an environment of its own
+
+$(PEERS)/.ready: benchmarks/peers.txt | $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+		> "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/lent.pth"
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
 $(AIRFLOW)/.ready: dags/constraints.txt
 	$(PYTHON) -m venv $(AIRFLOW)
 	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -c dags/constraints.txt apache-airflow
@@ -81,10 +95,10 @@ $(S3_JARS)/.fetched: microbatch/jars.py | $(READY) java
 	$(BIN)/python -m microbatch.jars $(S3_JARS) s3
 	@touch $@
 
-clean: ## remove what runs and tools made (data/ too); .venv, .jars, .s3 and .airflow stay
+clean: ## remove what runs and tools made (data/ too); .venv, .jars, .s3, .airflow and .peers stay
 	rm -rf data dist build *.egg-info spark-warehouse metastore_db derby.log
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -not -path './$(S3)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(AIRFLOW)/*' -not -path './$(S3)/*' -not -path './$(PEERS)/*' -prune -exec rm -rf {} +
 
 land: $(READY)
 	$(BIN)/python -m benchmarks.complete_journey $(LANDING)
@@ -108,6 +122,10 @@ $(READY): constraints.txt setup.cfg pyproject.toml
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv && $(PYTHON) -m venv $(VENV); \
 	else echo "Python cannot make environments here: sudo apt-get install python3-venv" >&2; exit 1; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,test]'
+	@touch $@
+
+$(BENCH): constraints.txt setup.cfg | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 $(FETCHED): microbatch/jars.py | $(READY) java
