@@ -21,7 +21,7 @@ RELEASE := $(DIST)/release
 .PHONY: help run test test-fast test-s3 check bench bench-fast report shop setup java browser land dist cluster airflow peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup land ## the main job, daily_sales, on a grocery chain's 2017; a second time does only what is new
 	$(BIN)/microbatch run daily_sales
