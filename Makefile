@@ -130,4 +130,5 @@ $(BENCH): constraints.txt setup.cfg | $(READY)
 
 $(FETCHED): microbatch/jars.py | $(READY) java
 	$(BIN)/python -m microbatch.jars $(JARS)
+	$(BIN)/python -m microbatch.classes $(JARS)
 	@touch $@

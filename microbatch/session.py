@@ -76,6 +76,9 @@ JAVA_OPTIONS = (
     "-XX:+IgnoreUnrecognizedVMOptions --add-modules=jdk.incubator.vector"
 )
 
+# Java's classes as they are in memory, beside the jars; `classes` makes it.
+ARCHIVE = "classes.jsa"
+
 
 def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> SparkSession:
     """The session of this process: the one that runs, the one that was submitted, or a new local one.
@@ -234,5 +237,14 @@ def _local(jars: Path | None) -> dict[str, str]:
         # Spark makes this folder at its start, by default in the working directory; no table lies in it.
         "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "microbatch-spark-warehouse"),
         CLASS_PATH: os.pathsep.join(str(jar) for jar in sorted(folder.glob("*.jar"))),
-        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
+        "spark.driver.extraJavaOptions": java_options(folder),
     }
+
+
+def java_options(jars: Path | None) -> str:
+    """What Java is told, with the archive of classes where one lies beside the jars; one that does not fit is passed over."""
+    archive = jars.resolve() / ARCHIVE if jars else None
+    if archive is None or not archive.exists():
+        return JAVA_OPTIONS
+    # Java would say on stdout that an archive does not fit.
+    return f"{JAVA_OPTIONS} -XX:SharedArchiveFile={archive} -Xshare:auto -Xlog:disable -Xlog:all=error:stderr"

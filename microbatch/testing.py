@@ -242,7 +242,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # back. Warm rounds of five flows took 25 s of CPU with generated code, 15 without.
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": f"{session.JAVA_OPTIONS} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1",
     }
     yield session.start("tests", conf)
     session.stop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +36,12 @@ def test_where_it_was_asked_for_each_line_is_handed_on(heard, capfd):
         time.sleep(0.01)
     assert heard == ["WARN first", "WARN second"]
     assert capfd.readouterr().err == ""
+
+
+def test_an_archive_of_classes_that_does_not_fit_is_passed_over_without_a_word(tmp_path: Path):
+    assert session.java_options(tmp_path) == session.JAVA_OPTIONS
+    (tmp_path / session.ARCHIVE).write_text("of another Java")
+    options = session.java_options(tmp_path).split()
+    done = subprocess.run(["java", *options, "-version"], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert not [line for line in done.stderr.lower().splitlines() if "archive" in line or session.ARCHIVE in line]
