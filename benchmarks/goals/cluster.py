@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from benchmarks import tables
@@ -38,7 +39,8 @@ def _cluster(folder: Path, size: Size) -> Finding:
         variables = {"SALES_LANDING": str(landing), "SALES_ROOT": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
         with cluster(home / "cluster", CORES) if name == "cluster" else nullcontext(f"local[{CORES}]") as master:
             started = time.monotonic()
-            code = submit(copy, master, "run", "daily_sales", "--env", "cluster", variables=variables)
+            with _stdout_on_stderr():
+                code = submit(copy, master, "run", "daily_sales", "--env", "cluster", variables=variables)
             took = time.monotonic() - started
         if code:
             raise RuntimeError(f"daily_sales on {master} ended with {code}")
@@ -64,6 +66,19 @@ def _cluster(folder: Path, size: Size) -> Finding:
         f"daily_sales over {size['days']} days by spark-submit, both with conf/cluster/spark.conf; whole commands; the "
         "time between the first and the last task, from the event log",
     )
+
+
+@contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """What the job prints is progress here; stdout is for the table or the JSON."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)
 
 
 def without_task(events: Path) -> tuple[float, int]:
