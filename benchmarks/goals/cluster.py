@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks import tables
@@ -17,12 +16,13 @@ from benchmarks.commands import ROOT
 from benchmarks.goals.goal import Goal, Size
 from benchmarks.goals.journey import TABLES, landed
 from benchmarks.timing import Claim, Finding, Sample, interleave, ratio, same
-from tests.cluster import cluster, submit
 
 CORES = 2
 
 
 def _cluster(folder: Path, size: Size) -> Finding:
+    from tests.cluster import cluster, install  # draws in what only the tests' servers need
+
     own = folder / "cluster"
     landing, release = landed(own, size["days"]), _release(own)
 
@@ -30,20 +30,17 @@ def _cluster(folder: Path, size: Size) -> Finding:
         home = own / name
         shutil.rmtree(home, ignore_errors=True)
         (home / "events").mkdir(parents=True)
-        copy = home / "release"
-        shutil.copytree(release, copy)
-        with (copy / "conf" / "cluster" / "spark.conf").open("a") as conf:
+        installed = install(release, home)
+        with (installed.folder / "conf" / "cluster" / "spark.conf").open("a") as conf:
             conf.write(
                 f"\nspark.eventLog.enabled true\nspark.eventLog.compress false\nspark.eventLog.dir {home}/events\n"
             )
-        variables = {"SALES_LANDING": str(landing), "SALES_ROOT": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
         with cluster(home / "cluster", CORES) if name == "cluster" else nullcontext(f"local[{CORES}]") as master:
             started = time.monotonic()
-            with _stdout_on_stderr():
-                code = submit(copy, master, "run", "daily_sales", "--env", "cluster", variables=variables)
+            code, told = installed.done(master, "run", "daily_sales", SALES_LANDING=str(landing), SALES_ROOT=str(home))
             took = time.monotonic() - started
         if code:
-            raise RuntimeError(f"daily_sales on {master} ended with {code}")
+            raise RuntimeError(f"daily_sales on {master} ended with {code}:\n{told[-3000:]}")
         idle, tasks = without_task(home / "events")
         return Sample(took, counts={"tasks": tasks}, parts={"share of time with no task": idle})
 
@@ -66,19 +63,6 @@ def _cluster(folder: Path, size: Size) -> Finding:
         f"daily_sales over {size['days']} days by spark-submit, both with conf/cluster/spark.conf; whole commands; the "
         "time between the first and the last task, from the event log",
     )
-
-
-@contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
-    """What the job prints is progress here; stdout is for the table or the JSON."""
-    sys.stdout.flush()
-    ours = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(ours, 1)
-        os.close(ours)
 
 
 def without_task(events: Path) -> tuple[float, int]:
