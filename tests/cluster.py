@@ -137,7 +137,7 @@ def _free_port() -> int:
 
 def differing(shop: Shop, warehouse: Path) -> list[object]:
     """Orders that the table does not have as the database has them."""
-    table = DeltaTable(str(warehouse / "silver" / "orders")).to_pyarrow_table(["order_id", "status", "amount"])
+    table = DeltaTable(str(warehouse / "silver" / "orders")).to_pyarrow_table(columns=["order_id", "status", "amount"])
     found = {(row["order_id"], row["status"], row["amount"]) for row in table.to_pylist()}
     assert len(found) == table.num_rows, "an order is there twice"
     return sorted(found ^ shop.standing())

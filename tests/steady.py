@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -45,6 +47,7 @@ class Sample:
     threads: int
     files: int
     batches: int
+    names: Counter[str] = field(repr=False)
 
     def line(self) -> str:
         sizes = f"{self.python:>8,.0f}  {self.jvm:>7,.0f}"
@@ -95,17 +98,32 @@ class Steady:
             return sum(flow["batches"] for flow in json.loads(answer.read())["flows"].values())
 
     def sample(self, run: subprocess.Popen[str], minute: float) -> Sample:
-        pids = [run.pid, *_children(run.pid)]
-        sizes = [_status(pid, "VmRSS") / MIB for pid in pids]
-        threads = sum(_status(pid, "Threads") for pid in pids)
+        pids = [run.pid, _jvm(run.pid)]
+        python, jvm = (_status(pid, "VmRSS") / MIB for pid in pids)
         files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-        return Sample(minute, sizes[0], sum(sizes[1:]), threads, files, self.batches())
+        names = _names(pids)
+        return Sample(minute, python, jvm, names.total(), files, self.batches(), names)
 
 
-def _children(pid: int) -> list[int]:
-    """The processes below one: the JVM, and what that starts."""
-    listed = [text for task in Path(f"/proc/{pid}/task").iterdir() for text in (task / "children").read_text().split()]
-    return [each for child in map(int, listed) for each in (child, *_children(child))]
+def _jvm(pid: int) -> int:
+    """The JVM of a run: its oldest child, for what is forked to start a program ends at once."""
+    return min(int(child) for task in _threads(pid) for child in _read(task / "children").split())
+
+
+def _threads(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):  # a thread ends when it likes
+        return ""
+
+
+def _names(pids: Sequence[int]) -> Counter[str]:
+    """How many threads there are of each name, numbers left out."""
+    return Counter(re.sub(r"\d+", "N", _read(task / "comm").strip()) for pid in pids for task in _threads(pid))
 
 
 def _status(pid: int, name: str) -> int:
@@ -150,6 +168,8 @@ def steady(folder: Path, minutes: float, every_s: float) -> int:
     growth = {name: grown(samples, name) for name in ("python", "jvm", "threads", "files")}
     print(", ".join(f"{name} {part:+.1%}" for name, part in growth.items()), "in the last third against the one before")
     flat = all(part <= GROWTH for part in growth.values())
+    more = (samples[-1].names - samples[len(samples) // 3].names).most_common(5)
+    print("threads that came since the first third:", ", ".join(f"{count} {name}" for name, count in more) or "none")
     print("flat" if flat else f"not flat: more than {GROWTH:.0%}")
     return int(bool(run.returncode or lost or not flat))
 
