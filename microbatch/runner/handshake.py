@@ -21,6 +21,8 @@ from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.tables import numbered
 
+ASKED = ("query_id", "batch_id", "target_version", "started_at")  # of a ledger row
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -65,7 +67,8 @@ def shake(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: 
 
 def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     target = Table(warehouse, flow.writes.table)
-    ledger = [b for b in ops.rows(warehouse, "batches", _of(job, flow)) if not b["query_id"].startswith(ops.BESIDE)]
+    rows = ops.rows(warehouse, "batches", _of(job, flow), only=ASKED)
+    ledger = [batch for batch in rows if not batch["query_id"].startswith(ops.BESIDE)]
     query_id = _query_id(flow, checkpoint)
     planned, done = _last(checkpoint / "offsets"), _last(checkpoint / "commits")
     if query_id is None:

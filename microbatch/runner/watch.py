@@ -181,6 +181,7 @@ class Watch:
     def _quietly(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as cause:  # whatever a warehouse, a server or a library raises: the rows are where they belong
+        except (Exception, SystemExit, KeyboardInterrupt) as cause:
+            # Whatever a warehouse, a server or a library raises, or a transform that is traced: the rows are where they belong.
             told = " ".join(redacted(str(cause), self.suite.secrets).split())
             self.says(f"{what}: not told: {type(cause).__name__}: {shortened(told, MOST_SAID)}")
