@@ -42,10 +42,10 @@ check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup land $(BENCH) ## every goal of speed with its benchmark, about an hour; writes benchmarks/README.md
+bench: setup land $(BENCH) ## every goal of speed with its benchmark, an hour or more; writes benchmarks/README.md
 	$(BIN)/python -m benchmarks --keep
 
-bench-fast: setup $(BENCH) ## the benchmarks of every day, five minutes; writes nothing
+bench-fast: setup $(BENCH) ## the benchmarks of every day, some minutes; writes nothing
 	$(BIN)/python -m benchmarks --size fast
 
 report: setup ## the HTML report of what the jobs did; prints where it is
