@@ -134,6 +134,6 @@ def test_neither_twelve_rules_nor_all_that_is_told_of_a_run_add_a_spark_job(orde
             orders.land("orders", *[order(number * 10 + i) for i in range(10)])
             orders.run("orders", flows=["ingest"])
             counts[name] = engines(orders, "refine")
-    assert counts["twelve"] == counts["one"]
+    assert counts["twelve"] <= counts["one"]
     assert "microbatch_rows_read_total" in (orders.root / "orders.prom").read_text()
     assert '"eventType":"COMPLETE"' in (orders.root / "lineage.jsonl").read_text().replace(" ", "")
