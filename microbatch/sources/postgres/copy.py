@@ -95,7 +95,8 @@ class Spool:
         lsn = standing.confirmed if made else session.value(_INSERT_LSN)
         # Something in the log at that position: a change that came next would otherwise carry the same one as the copy.
         session.do("SELECT pg_logical_emit_message(false, 'microbatch', 'first copy')")
-        began_below = session.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        # A number of our own: whoever wrote before has a smaller one. The end of a snapshot is only behind those that ended.
+        began_below = session.value("SELECT pg_current_xact_id()::text::bigint")
         self.record.unlink(missing_ok=True)
         self.forget()
         self.folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,23 @@ def test_a_job_that_starts_anew_ends_as_the_table_is(suite: Suite):
         ("update", 1, "d"),
     ]
     assert min(row["_lsn"] for row in second.rows()) > max(row["_lsn"] for row in first.rows())
+
+
+def test_the_copy_waits_for_whoever_has_written_before_it(database: Database, tmp_path: Path):
+    """Else that change, told later, would have an older position than the copy's row, and an upsert would leave it out."""
+    database.do("CREATE TABLE notes (id int PRIMARY KEY, note text)", "INSERT INTO notes VALUES (1, 'old')")
+    reader = notes(database, tmp_path)
+    input_ = reader.input()
+    with input_.server.session() as session:  # there already: the making of a slot would wait by itself
+        input_.slot.ensure_publication(session, input_._relation(session))
+        input_.slot.ensure(session)
+    with database.connect() as writer:
+        writer.execute("UPDATE notes SET note = 'new' WHERE id = 1")
+        ends = threading.Timer(1, writer.commit)
+        ends.start()
+        reader.run()
+        ends.join()
+    database.do("INSERT INTO notes VALUES (2, 'more')")
+    reader.run()
+    by_position = {row["id"]: row["note"] for row in sorted(reader.rows(), key=lambda row: row["_lsn"])}
+    assert by_position == dict(database.rows("SELECT id, note FROM notes"))
