@@ -74,7 +74,7 @@ class Broker:
         subprocess.run([*self._java, "kafka.tools.StorageTool", *words], check=True, capture_output=True, timeout=60)
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start it, and wait until it answers, for each partition it holds: after a kill it knows those again last.
 
         Raises:
             RuntimeError: it did not come up.
@@ -150,13 +150,21 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _answers(servers: str) -> bool:
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
 
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
     try:
-        return bool(AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=1).brokers)
-    except KafkaException:
+        there = admin.list_topics(timeout=1)
+        partitions = [
+            TopicPartition(name, number) for name, topic in there.topics.items() for number in topic.partitions
+        ]
+        latest = admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.latest())) if partitions else {}
+        for future in latest.values():
+            future.result(timeout=5)
+    except (KafkaException, TimeoutError):
         return False
+    return bool(there.brokers)
 
 
 __all__ = ["PASSWORD", "Broker", "JarsUnavailable", "jars"]
