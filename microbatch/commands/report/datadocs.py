@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from microbatch.checks import library
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted
 from microbatch.quarantine import HIDDEN
@@ -103,6 +104,7 @@ def write(suite: Suite, jobs: Sequence[LoadedJob], folder: Path, warming: thread
 
 
 def _import() -> None:
+    library.load()
     import great_expectations.core
     import great_expectations.render.renderer
     import great_expectations.render.view  # noqa: F401
