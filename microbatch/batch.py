@@ -269,10 +269,11 @@ def _hold_rows(work: Work, kept: Kept, judged: Judged, spark: SparkSession) -> N
 
 def of_commit(work: Work, outcome: Outcome) -> Outcome:
     """The outcome with what only its commit knows: the rows it changed, and its version."""
-    for commit in work.target.commits(20):
-        found = outcome_of_commit(commit)
-        if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):
-            return found
+    for newest in (1, 20):  # it is the newest, but for one that somebody else made just then
+        for commit in work.target.commits(newest):
+            found = outcome_of_commit(commit)
+            if found and (found.query_id, found.batch_id) == (outcome.query_id, outcome.batch_id):
+                return found
     raise StateChanged(
         work.flow.name,
         f"batch {outcome.batch_id} was committed, and its commit is not in {work.target.name}",

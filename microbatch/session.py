@@ -99,7 +99,8 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None) -> Spark
 
     active = SparkSession.getActiveSession()
     if active is not None:
-        return _held(active)
+        # Not `active` itself: behind a query that is its clone, and each further run's would be a clone of that one's.
+        return _held(SparkSession.builder.getOrCreate())
     settings = {**CORRECT, **conf} if _submitted() else {**CORRECT, **_with(_local(jars), conf)}
     builder = SparkSession.builder.appName(name)
     for key, value in settings.items():

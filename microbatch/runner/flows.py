@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.job import Append, Flow
@@ -94,9 +94,11 @@ def stream(
     """
     outcomes: list[Outcome] = []
     kept: list[BaseException] = []
+    callbacks = _Callbacks(spark)
 
     def wall(batch: DataFrame, batch_id: int) -> None:
         try:
+            callbacks.seen()
             if stopping.is_set():
                 raise Stopping
             query_id = batch.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
@@ -125,6 +127,33 @@ def stream(
         if not kept:
             batch_id = outcomes[-1].batch_id + 1 if outcomes else max(work.planned, 0)
             raise classify(cause, work.flow.name, batch_id) from cause
+    finally:
+        callbacks.close()
     if kept and not isinstance(kept[0], Stopping):
         raise kept[0]
     return outcomes
+
+
+class _Callbacks:
+    """The connection over which a query calls Python: Py4J keeps it, and a thread that waits at it, when the query has ended.
+
+    Source:
+        py4j 0.10.9, `ClientServer`: a connection for each of Java's threads, closed when Java's garbage collector finds it.
+    """
+
+    def __init__(self, spark: SparkSession) -> None:
+        gateway: Any = spark.sparkContext._gateway
+        pinned = hasattr(gateway._gateway_client, "get_thread_connection")  # not so with PYSPARK_PIN_THREAD=false
+        self._client = gateway.java_gateway_server.getCallbackClient() if pinned else None
+        self._connection: Any = None
+
+    def seen(self) -> None:
+        """Remember the connection; called out of a batch, in whose thread it is the one that is used."""
+        if self._connection is None and self._client is not None:
+            self._connection = self._client.getPerThreadConnection()
+
+    def close(self) -> None:
+        """Close it, once nobody calls any more."""
+        if self._connection is not None:
+            self._client.connectionStopped(self._connection)
+            self._connection.shutdown()

@@ -17,6 +17,7 @@ from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 # What the query id of a ledger row begins with that is no batch of a checkpoint.
 FOLDED = "folded:"  # stands for a flow's old batches, with their sums; its `batch_id` is how many they are
@@ -165,23 +166,35 @@ def append(
     if not wanted:
         return
     stored = Table(warehouse, f"ops.{table}")
-    if key is not None:
-        last = stored.last_batch(key[0])
+    opened = stored.open() if key is not None and stored.exists() else None
+    if key is not None and opened is not None:
+        last = opened.transaction_version(key[0])
         if last is not None and last >= key[1]:
             return
-    write(stored, pa.Table.from_pylist(wanted, schema=shape), key)
+    write(stored, pa.Table.from_pylist(wanted, schema=shape), key, opened=opened)
 
 
-def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, predicate: str | None = None) -> None:
-    """One commit by delta-rs: an append, or with `predicate` the replacement of the rows it is true for."""
+def write(
+    stored: Table,
+    data: pa.Table,
+    key: tuple[str, int] | None = None,
+    predicate: str | None = None,
+    opened: DeltaTable | None = None,
+) -> None:
+    """One commit by delta-rs: an append, or with `predicate` the replacement of the rows it is true for.
+
+    Args:
+        opened: the table, where it was looked into anyway: its log is not read once more.
+    """
     from deltalake import CommitProperties, Transaction, write_deltalake
 
     keyed = CommitProperties(app_transactions=[Transaction(*key)] if key else None)
-    there, options = stored.exists(), storage_options(stored.path)
+    there, options = opened is not None or stored.exists(), storage_options(stored.path)
+    place = opened if opened is not None else stored.path
     with reached(stored.path):
         if predicate and there:
             write_deltalake(
-                stored.path,
+                place,
                 data,
                 mode="overwrite",
                 predicate=predicate,
@@ -192,7 +205,7 @@ def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, pre
             # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
             made = None if there else {"delta.checkpointInterval": "50"}
             write_deltalake(
-                stored.path,
+                place,
                 data,
                 mode="append",
                 configuration=made,
