@@ -18,9 +18,9 @@ from pyspark.sql import functions as F
 
 from microbatch import faults, quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
-from microbatch.job import History, Upsert, snapshots_of
+from microbatch.job import Append, History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
-from microbatch.sink import deletes, history, ops, targets
+from microbatch.sink import deletes, history, ops, small, targets
 from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
@@ -121,6 +121,7 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
         F.count(F.when(leaves, 1)).alias("leaving"),
         F.count(F.when(_deleting(work) & ~leaves, 1)).alias("deleting"),
         *_bounds(work, leaves),
+        *([F.sum(small.width(work.shape.output)).alias("text")] if isinstance(work.flow.writes, Append) else []),
         *plan.metrics(),
     )
 
@@ -156,6 +157,7 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         leaving=found["leaving"],
         deleting=found["deleting"],
         bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
+        text_bytes=found.get("text") or 0,
         results=results_of(work, pinned, found),
     )
     _hold_rows(work, kept, judged, spark)
@@ -209,7 +211,8 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
                 address = {name: getattr(outcome, name) for name in ("job", "flow", "query_id", "batch_id")}
                 deletes.remember(work.warehouse, target, rows, {**address, "deleted_at": work.now()}, again)
         work.reached("deletes", kept.batch_id)
-        targets.write(target, work.target, rows, commit, kept.groups, deletions)
+        few = small.is_small(judged.transformed, judged.text_bytes, work.shape.output)
+        targets.write(target, work.target, rows, commit, kept.groups, deletions, few)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)
         outcome = replace(of_commit(work, outcome), duration_ms=took_ms)

@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 HELD = (
     "DELTA_CONCURRENT_TRANSACTION",
+    "Failed to commit transaction: Concurrent transaction failed",  # so says delta-rs
     "CONCURRENT_STREAM_LOG_UPDATE",
     "Multiple streaming queries are concurrently using",
     "Concurrent update to the log",
@@ -44,6 +45,7 @@ TRACEBACK = "Traceback (most recent call last)"
 NO_ROOM = ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded")
 PASSING = (
     "DELTA_CONCURRENT",
+    "Failed to commit transaction",
     "ConcurrentAppendException",
     "Connection refused",
     "Connection reset",
@@ -68,7 +70,7 @@ def classify(cause: BaseException, flow: str, batch_id: int | None) -> BaseExcep
         return cause
     text = (
         f"{cause} {getattr(cause, 'java_exception', '')}"
-        if not isinstance(cause, OSError)
+        if not isinstance(cause, OSError) or cause.strerror is None
         else f"{cause.strerror}: {cause.filename}"
     )
     if ours := uncarried(text):

@@ -76,7 +76,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Judged:
-    """A batch, pinned, with all that was counted while it was."""
+    """A batch, pinned, with all that was counted while it was; `text_bytes` where its target is an Append."""
 
     rows: DataFrame
     read: int
@@ -86,6 +86,7 @@ class Judged:
     deleting: int
     bounds: Mapping[str, tuple[Any, Any]]
     results: tuple[Result, ...]
+    text_bytes: int = 0
 
 
 def outcome_of(work: Work, kept: Kept, judged: Judged, written: int) -> Outcome:

@@ -144,7 +144,7 @@ class _Callbacks:
     def __init__(self, spark: SparkSession) -> None:
         gateway: Any = spark.sparkContext._gateway
         pinned = hasattr(gateway._gateway_client, "get_thread_connection")  # not so with PYSPARK_PIN_THREAD=false
-        self._client = gateway.java_gateway_server.getCallbackClient() if pinned else None
+        self._client: Any = gateway.java_gateway_server.getCallbackClient() if pinned else None
         self._connection: Any = None
 
     def seen(self) -> None:

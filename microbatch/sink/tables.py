@@ -118,6 +118,12 @@ def rewound_by(commit: Mapping[str, Any]) -> Rewound | None:
         return None
 
 
+def appended(metrics: Mapping[str, Any]) -> int | None:
+    """The rows a commit appended, by Spark's metrics or delta-rs's; None where they do not say."""
+    count = metrics.get("numOutputRows", metrics.get("num_added_rows"))
+    return None if count is None else int(count)
+
+
 def outcome_of(commit: dict[str, Any]) -> Outcome | None:
     """The outcome a commit carries, with the counts that only the commit knows, or None where it is not the engine's.
 
@@ -131,7 +137,7 @@ def outcome_of(commit: dict[str, Any]) -> Outcome | None:
     except ValueError:
         return None
     metrics = commit.get("operationMetrics", {})
-    inserted = int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0)))
+    inserted = int(metrics.get("numTargetRowsInserted", appended(metrics) or 0))
     updated = int(metrics.get("numTargetRowsUpdated", 0))
     # A MERGE counts what it removes; an overwrite does not, and was told before how many rows it takes the place of.
     deleted = int(metrics.get("numTargetRowsDeleted", outcome.rows_deleted))

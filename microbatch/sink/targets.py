@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from microbatch.job import Append, History, Replace, Target, Upsert
-from microbatch.sink import deletes, history
+from microbatch.sink import deletes, history, small
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def write(
     commit: Commit,
     groups: DataFrame | None = None,
     deletions: DataFrame | None = None,
+    few: bool = False,
 ) -> None:
     """Commit a batch's good rows to its target.
 
@@ -63,12 +64,15 @@ def write(
         rows: pinned; the columns of the target, nothing of the engine's.
         groups: for a Replace, the groups that are rewritten: one row a group, the columns of `target.keys`.
         deletions: for an Upsert or a History, what is remembered of earlier deletions (see `deletes`).
+        few: the rows of an Append may pass through the driver (see `small`).
 
     Guarantee:
         Exactly once per (query id, batch id). A batch with no rows still commits, so that its key is in the log.
     """
     spark = rows.sparkSession
     new = not table.exists()
+    if isinstance(target, Append) and few and not new and small.append(table, rows, commit):
+        return
     if isinstance(target, Upsert):
         rows = newest(deletes.without_older(target, rows, deletions), target)
     elif isinstance(target, History):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.places import Place
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import Table, appended
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -100,8 +100,7 @@ class TableInput:
         merged = [
             metrics[name] for what in ("Inserted", "Updated", "Deleted") if (name := f"numTargetRows{what}") in metrics
         ]
-        counts = merged or ([metrics["numOutputRows"]] if "numOutputRows" in metrics else [])
-        return sum(int(count) for count in counts) if counts else None
+        return sum(int(count) for count in merged) if merged else appended(metrics)
 
     def _files(self, version: int) -> int:
         """The data files of a version that a reader sees, as its indexes count them: none where rows were only moved.
