@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from chispa import assert_df_equality
 
 from microbatch.errors import ExpectationStopped, TransformBroken
+from microbatch.sink import small
+from microbatch.sink.tables import Table
 from microbatch.testing import STEPS, Bench
 from tests.orders import order
 
@@ -88,6 +92,26 @@ def test_a_crash_anywhere_neither_loses_nor_repeats_a_row(orders: Bench, before)
     assert [(b["flow"], b["batch_id"], b["rows_written"]) for b in orders.ledger("orders")] == [
         ("ingest", 0, 4),
         ("refine", 0, 2),
+    ]
+
+
+@pytest.mark.parametrize("most_rows", [0, 1000], ids=["by Spark", "by delta-rs"])
+@pytest.mark.parametrize("before", ["target", "ledger"])
+def test_a_crash_around_an_append_to_a_table_that_is_there_loses_and_repeats_nothing(
+    orders: Bench, monkeypatch: pytest.MonkeyPatch, before, most_rows
+):
+    monkeypatch.setattr(small, "MOST_ROWS", most_rows)
+    orders.land("orders", order(1))
+    orders.run("orders", flows=["ingest"])
+    orders.land("orders", order(2), order(3, "-1.00"), "{broken")
+    orders.crash("orders", before=before, flows=["ingest"])
+    orders.run("orders", flows=["ingest"])
+    written_by = str(next(Table(orders.storage["warehouse"], "bronze.orders").commits(1))["engineInfo"])
+    assert written_by.startswith("delta-rs" if most_rows else "Apache-Spark")
+    assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2, 3]
+    assert [(b["batch_id"], b["rows_written"], b["rows_inserted"]) for b in orders.ledger("orders")] == [
+        (0, 1, 1),
+        (1, 2, 2),
     ]
 
 
@@ -212,3 +236,16 @@ def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(o
     assert not [letter for letter in letters if "77.25" in str(letter) or "88.25" in str(letter)]
     (row,) = [letter for letter in letters if letter.kind == "row"]
     assert '"amount":"***"' in row.payload and '"order_id":1' in row.payload
+
+
+def test_a_run_leaves_no_thread_behind_that_waits_for_a_query_that_has_ended(orders: Bench):
+    def waiting() -> int:
+        return sum("ClientServerConnection" in repr(getattr(each, "_target", "")) for each in threading.enumerate())
+
+    orders.land("orders", order(1))
+    orders.run("orders")
+    before = waiting()
+    for number in range(2, 5):
+        orders.land("orders", order(number))
+        orders.run("orders")
+    assert waiting() <= before
