@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -90,6 +90,13 @@ class Plan:
 
         A uniqueness rule makes Spark shuffle the batch below the masks.
         """
+        windows, masks = self._flags
+        frame = df.withColumns(windows) if windows else df
+        return frame.withColumns(masks).drop(*windows)
+
+    @cached_property
+    def _flags(self) -> tuple[dict[str, Column], dict[str, Column]]:
+        """The columns of `judge`: conditions that need a window, and the masks. Made once: each costs calls into the JVM."""
         made = [(rule, check.made) for check in self._checks if (rule := check.rule) is not None]
         windows = {f"{_WINDOW}{rule.index}": part.failed() for rule, part in made if part.window}
         failed = {rule.index: F.col(f"{_WINDOW}{rule.index}") if part.window else part.failed() for rule, part in made}
@@ -101,10 +108,9 @@ class Plan:
                 for index in mine
             ]
             masks[name] = reduce(lambda left, right: left.bitwiseOR(right), flags) if flags else F.lit(0).cast("long")
-        frame = df.withColumns(windows) if windows else df
-        return frame.withColumns(masks).drop(*windows)
+        return windows, masks
 
-    @property
+    @cached_property
     def leaves(self) -> Column:
         """True where a critical rule failed, so the row goes to quarantine; over the judged frame, never null."""
         critical = [
@@ -120,6 +126,10 @@ class Plan:
 
     def metrics(self) -> list[Column]:
         """The counts and aggregates, for one `observe` or `agg` over the judged frame; names start with `_gx_`."""
+        return self._metrics
+
+    @cached_property
+    def _metrics(self) -> list[Column]:
         return [column.alias(self._names[key]) for key, column in self._numbers.items() if key not in self._late]
 
     def late(self) -> list[Column]:

@@ -9,9 +9,12 @@ Every reader here gives the columns of the schema and three of the engine's own:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from functools import reduce
+from dataclasses import dataclass
+from functools import lru_cache, reduce
 
+from pyspark import SparkContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, MapType, StringType, StructField, StructType
@@ -46,6 +49,35 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
     Returns:
         The lines that are not blank, row for row; `_row` is the line itself.
     """
+    plan = _json_plan(SparkContext._gateway, schema.json(), unknown_fields, tuple(sorted(options.items())))
+    passing = [c for c in lines.columns if c != "value"]
+    parsed = lines.where(plan.written)
+    for step in plan.steps:
+        parsed = parsed.withColumns(step)
+    return parsed.select(*plan.values, *passing, *plan.outcome)
+
+
+@dataclass(frozen=True)
+class _JsonPlan:
+    """The columns of `json_lines`.
+
+    Attributes:
+        written: true for a line that is not blank.
+        steps: columns, each step made of those before.
+        values: of the schema, and `_rescued`.
+        outcome: the engine's own.
+    """
+
+    written: Column
+    steps: tuple[dict[str, Column], ...]
+    values: tuple[Column | str, ...]
+    outcome: tuple[Column | str, ...]
+
+
+@lru_cache(maxsize=64)
+def _json_plan(_jvm: object, schema_json: str, unknown_fields: str, given: tuple[tuple[str, str], ...]) -> _JsonPlan:
+    """Made once for all batches, and of one JVM: a column costs calls into it, those of six fields a fifth of a second."""
+    schema, options = StructType.fromJson(json.loads(schema_json)), dict(given)
     wide = exact.widened(schema, options)
     wrapped = StructType(
         [
@@ -57,16 +89,11 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
     known = {name: options[name] for name in KNOWN if name in options}
     settings = {**known, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
     text = F.concat(F.lit('{"_":['), F.col("value"), F.lit('],"_end":true}'))
-    parsed = (
-        lines.where(F.length(F.btrim("value", F.lit(BLANK))) > 0)
-        .withColumn("_json", F.from_json(text, wrapped, settings))
-        .withColumn("_keys", F.json_object_keys("value"))
-        .withColumn("_object", F.get("_json._", F.lit(0)))
-    )
+    read = {"_json": F.from_json(text, wrapped, settings), "_keys": F.json_object_keys("value")}
     object_, corrupt = F.col("_object"), F.col("_json._corrupt").isNotNull()
     # Each value is worked out once: what is used for its column and for its problem would be worked out twice.
     columns = [exact.of_json(object_, field, F.col("value"), options) for field in schema]
-    parsed = parsed.withColumns({f"_value_{n}": column.value for n, column in enumerate(columns)})
+    made = {f"_value_{n}": column.value for n, column in enumerate(columns)}
     columns = [
         exact.of_json(object_, field, F.col("value"), options, F.col(f"_value_{n}")) for n, field in enumerate(schema)
     ]
@@ -94,15 +121,12 @@ def json_lines(lines: DataFrame, schema: StructType, unknown_fields: str, option
         ),
     )
     rescued = {"_rescued": _rescue("value", unknown)} if unknown_fields == "rescue" else {}
-    parsed = parsed.withColumns({PROBLEM: problem, ROW: F.make_valid_utf8("value"), **rescued})
-    passing = [c for c in lines.columns if c != "value"]
-    return parsed.select(
-        *[column.value.alias(column.field.name) for column in columns],
-        *rescued,
-        *passing,
-        ROW,
-        F.when(F.col(PROBLEM).isNotNull(), F.col(ROW)).alias(UNPARSED),
-        PROBLEM,
+    told = {PROBLEM: problem, ROW: F.make_valid_utf8("value"), **rescued}
+    return _JsonPlan(
+        written=F.length(F.btrim("value", F.lit(BLANK))) > 0,
+        steps=(read, {"_object": F.get("_json._", F.lit(0))}, made, told),
+        values=(*[column.value.alias(column.field.name) for column in columns], *rescued),
+        outcome=(ROW, F.when(F.col(PROBLEM).isNotNull(), F.col(ROW)).alias(UNPARSED), PROBLEM),
     )
 
 
