@@ -228,3 +228,17 @@ def test_names_and_values_that_need_quoting_go_through(spark: SparkSession, rows
     assert stored(spark, table) == sorted(
         [("it's", 0, "z", 3), *[(k, n, "y", 1) for n, k in enumerate(odd) if n]], key=str
     )
+
+
+@pytest.mark.parametrize(
+    "pair", [(0, 0), (3, 4999), (-7, 12), (-(2**63), 2**63 - 1), (2**63 - 2, 2**63 - 1), (10**9, 10**9 + 5)]
+)
+def test_bounds_of_whole_numbers_are_rounded_outwards_and_by_less_than_half_of_what_they_span(pair: tuple[int, int]):
+    low, high = targets._rounded(*pair)
+    assert -(2**63) <= low <= pair[0] and pair[1] <= high < 2**63
+    assert (pair[0] - low) + (high - pair[1]) <= 2 * max(1, (pair[1] - pair[0]) // 2)
+
+
+def test_bounds_of_batches_that_are_alike_are_the_same():
+    assert len({targets._rounded(low, 4999 - low) for low in range(20)}) == 1
+    assert targets._rounded("a", "b") == ("a", "b")

@@ -202,8 +202,17 @@ def _version(side: str, columns: Sequence[str]) -> Column:
 
 def _near(keys: Sequence[str], bounds: Mapping[str, tuple[Any, Any]]) -> list[Column]:
     """Literal bounds on the target's keys: open-source Delta derives no file pruning from the source of a MERGE."""
-    known = [(key, low, high) for key, (low, high) in bounds.items() if key in keys and low is not None]
+    known = [(key, *_rounded(low, high)) for key, (low, high) in bounds.items() if key in keys and low is not None]
     return [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, low, high in known]
+
+
+def _rounded(low: Any, high: Any) -> tuple[Any, Any]:
+    """Whole numbers a little further apart, and mostly the same ones in the next batch: they stand in generated code, and eight
+    pieces of it would be compiled anew for each batch."""
+    if not isinstance(low, int) or not isinstance(high, int):
+        return low, high
+    step = 1 << max(0, (high - low).bit_length() - 2)
+    return max(low // step * step, -(2**63)), min(-(-(high + 1) // step) * step - 1, 2**63 - 1)
 
 
 def _orderable(rows: DataFrame) -> list[str]:
