@@ -229,6 +229,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("microbatch_suite", "the folder of the suite under test, below pytest's root folder", default=".")
 
 
+def brief() -> dict[str, str]:
+    """Settings of Spark for a process that lives for a few small batches.
+
+    Tests run each plan once or twice: the time that goes into generating its code and compiling it well never comes back.
+    Warm rounds of five flows took 25 s of CPU with generated code, 15 without; a cold run of two 28 s, 22 with Java's first
+    compiler alone.
+    """
+    return {
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.driver.extraJavaOptions": f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1",
+    }
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests, as a local run has it."""
@@ -238,11 +252,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(home),
         "spark.driver.memory": "2g",
-        # Tests run each plan once or twice: the time that goes into generating its code and compiling it well never comes
-        # back. Warm rounds of five flows took 25 s of CPU with generated code, 15 without.
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1",
+        **brief(),
     }
     yield session.start("tests", conf)
     session.stop()

@@ -30,6 +30,7 @@ from microbatch.config import load
 from microbatch.runner import run
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
+from microbatch.testing import brief
 
 HERE = Path(__file__).resolve().parent.parent
 TABLES = ("bronze.orders", "bronze.shops", "silver.customers", "silver.orders", "gold.totals")
@@ -90,7 +91,7 @@ sources:
   customers: {kind: files, format: json, path: "${landing}/customers", max_files_per_batch: 2}
 retry: {attempts: 0}
 """
-SPARK_CONF = "spark.master local[2]\nspark.sql.shuffle.partitions 1\nspark.driver.memory 1g\n"
+SPARK_CONF = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1", "spark.driver.memory": "1g"}
 
 
 class Shop:
@@ -103,7 +104,8 @@ class Shop:
         self.write("expectations/shop/orders.yml", ORDERS_RULES)
         self.write("expectations/shop/customers.yml", CUSTOMERS_RULES)
         self.write("conf/base/shop.yml", CONF)
-        self.write("conf/local/spark.conf", SPARK_CONF)
+        settings = {**SPARK_CONF, **brief()}
+        self.write("conf/local/spark.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def write(self, path: str, text: str) -> None:
         """Write a file as a whole: nobody sees a half of it."""
