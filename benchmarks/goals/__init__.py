@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.goals import bulk, cluster, growth, journey, rules, start, warm
+from benchmarks.goals import bulk, cluster, database, growth, journey, rules, start, warm
 from benchmarks.goals.goal import Goal
 
 GOALS: dict[str, Goal] = {
@@ -20,6 +20,7 @@ GOALS: dict[str, Goal] = {
         growth.BATCHES,
         bulk.DUCKDB,
         start.EIGHT,
+        database.DATABASE,
         cluster.CLUSTER,
         journey.MAKE_RUN,
     )
