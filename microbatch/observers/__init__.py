@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -103,14 +103,12 @@ class JsonLines(Lines):
 
 
 class Bar(Observer):
-    """A progress bar for each flow: batches, rows, and the time left where it can be known."""
+    """A progress bar for each flow: batches, rows, and the time left where it can be known. Flows may go side by side."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._total = self._rows = self._batches = 0
         self._flows: list[tuple[str, str]] = []
-        self._since = time.monotonic()
+        self._under_way: dict[tuple[str, str], _Flow] = {}
 
     def begins(self, flows: Sequence[tuple[str, str]]) -> None:
         from rich.console import Console
@@ -131,25 +129,40 @@ class Bar(Observer):
             self._progress.console.print(line, highlight=False, markup=False)
 
     def flow_begins(self, job: str, flow: str, pending: int) -> None:
-        self._total, self._rows, self._batches = pending, 0, 0
         place = f"{self._flows.index((job, flow)) + 1}/{len(self._flows)} {flow}"
         if self._progress is not None:
-            self._task = self._progress.add_task(place, total=pending, done=f"{pending:,} pending")
+            task = self._progress.add_task(place, total=pending, done=f"{pending:,} pending")
+            self._under_way[job, flow] = _Flow(task, pending)
 
     def batch_ends(self, outcome: Outcome, pending: int) -> None:
-        self._rows, self._batches = self._rows + outcome.rows_read, self._batches + 1
-        if self._progress is not None and self._task is not None:
-            self._total = max(self._total, pending)
-            done = f"{self._rows:,} rows, {self._batches} batch{'es' if self._batches > 1 else ''}"
-            self._progress.update(self._task, total=self._total, completed=self._total - pending, done=done)
+        flow = self._under_way.get((outcome.job, outcome.flow))
+        if self._progress is not None and flow is not None:
+            flow.rows, flow.batches, flow.total = (
+                flow.rows + outcome.rows_read,
+                flow.batches + 1,
+                max(flow.total, pending),
+            )
+            done = f"{flow.rows:,} rows, {flow.batches} batch{'es' if flow.batches > 1 else ''}"
+            self._progress.update(flow.task, total=flow.total, completed=flow.total - pending, done=done)
 
     def flow_ends(self, job: str, flow: str) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._total)
+        ended = self._under_way.get((job, flow))
+        if self._progress is not None and ended is not None:
+            self._progress.update(ended.task, completed=ended.total)
 
     def ends(self, run_id: str) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+@dataclass
+class _Flow:
+    """How far a flow is, as its bar shows it."""
+
+    task: TaskID
+    total: int
+    rows: int = 0
+    batches: int = 0
 
 
 def describe(outcome: Outcome) -> str:

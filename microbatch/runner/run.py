@@ -11,16 +11,14 @@ from datetime import datetime, timedelta, timezone
 from microbatch.config import LoadedJob, Suite
 from microbatch.config.names import hint
 from microbatch.errors import ConfigError, Problem, redacted
-from microbatch.job import Flow, tables_read
 from microbatch.observers import Observer
-from microbatch.outcome import Outcome
-from microbatch.retry import classify
 from microbatch.runner import metrics
 from microbatch.runner.accept import Accept
 from microbatch.runner.going_on import go_on
 from microbatch.runner.lock import held
 from microbatch.runner.report import FlowRun, Report, run_id
-from microbatch.runner.take import Run, take
+from microbatch.runner.side_by_side import take_all
+from microbatch.runner.take import Run
 from microbatch.sink import ops
 
 
@@ -68,34 +66,12 @@ def run(
         this.observer.begins([(job.name, flow.name) for job, flow in wanted])
         if on:
             locks.enter_context(metrics.serving(suite, this.watch.lags, this.health))
-        report = Report(this.run_id, go_on(this, wanted) if on else tuple(_flows(this, wanted)))
+        report = Report(this.run_id, go_on(this, wanted) if on else take_all(this, wanted))
         for name in jobs:
             _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])
         this.watch.ends()
     this.observer.ends(report.run_id)
     return report
-
-
-def _flows(this: Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[FlowRun]:
-    lost: set[str] = set()  # tables whose flow failed: what reads them waits
-    for job, flow in wanted:
-        if this.stopping.is_set():
-            yield FlowRun(job.name, flow.name, "stopped")
-        elif lost.intersection(tables_read(flow)):
-            lost.add(flow.writes.table)
-            yield FlowRun(job.name, flow.name, "waiting")
-        else:
-            outcomes: list[Outcome] = []
-            try:
-                state = take(this, job, flow, outcomes)
-                this.watch.flow_ends(job, flow, outcomes)
-                yield FlowRun(job.name, flow.name, state, tuple(outcomes))
-            except (Exception, SystemExit, KeyboardInterrupt) as cause:
-                # Whatever it is, it stops this flow and is told; flows that do not depend on it go on.
-                lost.add(flow.writes.table)
-                error = classify(cause, flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
-                this.watch.flow_ends(job, flow, outcomes, error)
-                yield FlowRun(job.name, flow.name, "failed", tuple(outcomes), error)
 
 
 def _ends(this: Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:

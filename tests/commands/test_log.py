@@ -30,12 +30,12 @@ def test_an_error_is_an_object_too(house):
     assert error.startswith("source orders is not available")
 
 
-def outcome() -> Outcome:
+def outcome(flow: str = "ingest") -> Outcome:
     counts = {name: 1 for name in ops.TABLES["batches"] if name.startswith("rows_")}
-    texts = dict.fromkeys(
-        ("flow", "run_id", "query_id", "started_at", "source_start", "source_end", "suite_version"), "x"
+    texts = dict.fromkeys(("run_id", "query_id", "started_at", "source_start", "source_end", "suite_version"), "x")
+    return Outcome(
+        job="orders", flow=flow, batch_id=0, duration_ms=5, target_version=0, newest_at=None, **texts, **counts
     )
-    return Outcome(job="orders", batch_id=0, duration_ms=5, target_version=0, newest_at=None, **texts, **counts)
 
 
 def test_a_batch_is_told_with_the_names_of_the_ledger():
@@ -58,7 +58,7 @@ def test_a_terminal_gets_a_bar_with_the_flow_s_place_its_rows_and_what_is_said_m
     bar = Bar()
     bar.begins([("orders", "ingest"), ("orders", "refine")])
     bar.flow_begins("orders", "refine", 2)
-    bar.batch_ends(outcome(), 1)
+    bar.batch_ends(outcome("refine"), 1)
     bar.says("source shop is slow [today]")
     bar.flow_ends("orders", "refine")
     bar.ends("run-1")
