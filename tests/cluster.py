@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from deltalake import DeltaTable
-
 from benchmarks.shop import Shop, bank, database
 from tests.releases import environment, without_repository
+from tests.rows import rows_of
 
 UP_WITHIN_S = 60
 HOST = "127.0.0.1"
@@ -137,7 +136,7 @@ def _free_port() -> int:
 
 def differing(shop: Shop, warehouse: Path) -> list[object]:
     """Orders that the table does not have as the database has them."""
-    table = DeltaTable(str(warehouse / "silver" / "orders")).to_pyarrow_table(columns=["order_id", "status", "amount"])
+    table = rows_of(warehouse / "silver" / "orders", ["order_id", "status", "amount"])
     found = {(row["order_id"], row["status"], row["amount"]) for row in table.to_pylist()}
     assert len(found) == table.num_rows, "an order is there twice"
     return sorted(found ^ shop.standing())

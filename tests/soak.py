@@ -31,6 +31,7 @@ from microbatch.runner import run
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 from microbatch.testing import brief
+from tests.rows import rows_of
 
 HERE = Path(__file__).resolve().parent.parent
 TABLES = ("bronze.orders", "bronze.shops", "silver.customers", "silver.orders", "gold.totals")
@@ -175,7 +176,7 @@ class Shop:
     def rows(self, table: str) -> Counter[str]:
         """Each row as text, and how often it is there; the order of columns does not count."""
         stored = Table(self.warehouse, table)
-        found = stored.open().to_pyarrow_table().to_pylist() if stored.exists() else []
+        found = rows_of(stored.path).to_pylist() if stored.exists() else []
         return Counter(json.dumps(row, default=str, sort_keys=True) for row in found)
 
     def letters(self) -> Counter[tuple[str, str, str, str]]:

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from benchmarks import shop
 from microbatch.commands import audit
@@ -19,6 +18,7 @@ from microbatch.runner import run
 from tests import small_sales
 from tests.cluster import Installed, cluster, differing, install, spark_home
 from tests.releases import release, without_repository
+from tests.rows import rows_of
 
 pytestmark = pytest.mark.slow  # several JVMs
 HERE = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ TABLES = ("bronze.order_lines", "bronze.products", "silver.sales", "gold.daily_s
 
 def content(warehouse: Path, table: str) -> list[tuple[str, ...]]:
     """Every row of a table as text, sorted; without where a run put it."""
-    rows = DeltaTable(str(warehouse / table.replace(".", "/"))).to_pyarrow_table()
+    rows = rows_of(warehouse / table.replace(".", "/"))
     names = sorted(rows.column_names)
     return sorted(tuple(str(row[name]) for name in names) for row in rows.to_pylist())
 
