@@ -157,10 +157,9 @@ def close_batches(warehouse: str, job: str, flow: str, query_id: str, upto: int)
     """Close the letters of stuck batches that are in their table now."""
     stored = Table(warehouse, TABLE)
     if stored.exists():
-        these = f"job = '{job}' AND flow = '{flow}' AND query_id = '{query_id}' AND batch_id <= {upto}"
-        stored.open().update(
-            predicate=f"{these} AND kind = 'batch' AND status = 'open'", updates={"status": "'replayed'"}
-        )
+        batches = f"job = '{job}' AND flow = '{flow}' AND query_id = '{query_id}' AND batch_id <= {upto}"
+        these, closed = f"{batches} AND kind = 'batch' AND status = 'open'", {"status": "'replayed'"}
+        ops.change(stored, lambda opened: opened.update(predicate=these, updates=closed))
 
 
 def _address(origin: Origin) -> dict[str, Any]:

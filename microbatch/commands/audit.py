@@ -21,7 +21,7 @@ from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.files import Files
 from microbatch.sources.listing import Record
-from microbatch.sources.tables import end_version, last_offset
+from microbatch.sources.tables import end_version, numbered, offsets
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def _ledger(suite: Suite, job: LoadedJob) -> list[dict[str, Any]]:
 def _letters(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
     """Each row that left has its letter. A replay of rows writes no letters: those that fail again stay under their ids."""
     filters = [("job", "=", job.name), ("flow", "=", flow.name)]
-    letters = ops.rows(suite.environment.storage["warehouse"], "quarantine", filters)
+    only = ("kind", "query_id", "batch_id")
+    letters = ops.rows(suite.environment.storage["warehouse"], "quarantine", filters, only)
     if any(each["query_id"] == ops.FOLDED for each in ledger):  # letters of batches that were folded may be gone
         ledger = [each for each in ledger if each["query_id"] != ops.FOLDED]
         batches = {(each["query_id"], each["batch_id"]) for each in ledger}
@@ -143,12 +144,15 @@ def _target(
 
 def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]]) -> Iterator[Equation | str]:
     """What a flow read is what the flow before it wrote, up to the version it has read to; of files, those its log took in; of
-    any other source, all between the offsets of its first and its last batch."""
+    any other source, all between the offsets of its first and its last batch. Of a batch that is planned and not done, as a run
+    that was stopped leaves it, nothing is expected yet."""
     source = input_of(suite, job, flow)
-    ids = known_ids(source.checkpoint, query_id(source.checkpoint))
-    mine = [each for each in ledger if each["query_id"] in (*ids, ops.FOLDED)]
+    current = query_id(source.checkpoint)
+    mine = [each for each in ledger if each["query_id"] in (*known_ids(source.checkpoint, current), ops.FOLDED)]
+    done = max((each["batch_id"] for each in mine if each["query_id"] == current), default=-1)
+    done = max(done, *numbered(source.checkpoint / "commits"), -1)
     if isinstance(source, Files):
-        recorded = Record(source.checkpoint).batches()
+        recorded = Record(source.checkpoint).batches(done)
         count = sum(each["batch_id"] if each["query_id"] == ops.FOLDED else 1 for each in mine)
         yield Equation(flow.name, "batches in the ledger", count, "batches of files recorded", recorded)
         return
@@ -158,10 +162,9 @@ def _input(suite: Suite, job: LoadedJob, flow: Flow, ledger: list[dict[str, Any]
         yield Equation(flow.name, "batches in the ledger", len(mine), "that begin where the one before ended", joined)
         return
     writer_job, writer = suite.writer_of(flow.reads)
-    offset = last_offset(source.checkpoint)
-    if flow.recompute_by or not isinstance(writer.writes, Append | Upsert) or offset is None:
+    if flow.recompute_by or not isinstance(writer.writes, Append | Upsert) or done < 0:
         return
-    since, upto = starting_version(source.checkpoint) or 0, end_version(offset)
+    since, upto = starting_version(source.checkpoint) or 0, end_version(offsets(source.checkpoint, done))
     filters = [("job", "=", writer_job), ("flow", "=", writer.name)]
     batches = ops.rows(suite.environment.storage["warehouse"], "batches", filters)
     wrote = [each for each in batches if each["target_version"] is not None and since <= each["target_version"] <= upto]

@@ -23,7 +23,7 @@ from microbatch.runner.inputs import checkpoint_of
 from microbatch.runner.rewinding import unfinished
 from microbatch.sink import retention
 from microbatch.sink.tables import Table
-from microbatch.sources.tables import end_version, last_offset
+from microbatch.sources.tables import end_version, numbered, offsets
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -103,8 +103,11 @@ def keep_hours(suite: Suite, table: Table, keep: timedelta, now: datetime) -> in
 def _read_upto(suite: Suite, table: Table) -> Iterator[int]:
     for job in suite.jobs.values():
         for flow in job.flows:
-            if flow.reads == table.name and (offset := last_offset(checkpoint_of(suite, job, flow))):
-                yield end_version(offset)
+            if flow.reads == table.name:
+                # A batch that is planned and not done, a stuck one say, still reads what lies behind the one before it.
+                checkpoint = checkpoint_of(suite, job, flow)
+                if done := numbered(checkpoint / "commits") or numbered(checkpoint / "offsets")[:1]:
+                    yield end_version(offsets(checkpoint, done[-1]))
 
 
 def _has_old(table: Table, keep: int, now: datetime) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from microbatch.outcome import Outcome
+from microbatch.places import is_local
 from microbatch.sink.tables import Table, outcome_of
 
 FILE = "__filename"  # pyarrow's name for the file a row was read from
@@ -138,9 +139,12 @@ class Origins:
         import pyarrow as pa
         from deltalake.exceptions import DeltaError
         from pyarrow import compute as pc
+        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
         try:
-            data = self.table.open(version).to_pyarrow_dataset()
+            # Through delta-rs's own file system, which calls back into Python, a process now and then crashes at its end.
+            own = SubTreeFileSystem(self.table.path, LocalFileSystem()) if is_local(self.table.path) else None
+            data = self.table.open(version).to_pyarrow_dataset(filesystem=own)
             names = data.schema.names
             if not set(self.wanted) <= set(names):
                 return []

@@ -65,7 +65,6 @@ class Letters:
         stored = Table(self.suite.environment.storage["warehouse"], "ops.quarantine")
         if not stored.exists():
             return []
-        import pyarrow as pa
         from deltalake import QueryBuilder
 
         engine = QueryBuilder().register("letters", stored.open())
@@ -80,7 +79,7 @@ class Letters:
             if self.where is None:
                 raise
             raise ConfigError(Problem("--where", _refusal(cause))) from cause
-        return pa.table(found).to_pylist()
+        return ops.dicts(found)
 
 
 def list_(letters: Letters, limit: int = 50) -> int:

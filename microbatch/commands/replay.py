@@ -234,7 +234,7 @@ def _stored(letters: Letters) -> Table:
 def mark(stored: Table, ids: Sequence[str], status: str) -> None:
     """Give letters another status, in one commit."""
     if ids:
-        stored.open().update(predicate=_these(ids), updates={"status": f"'{status}'"})
+        ops.change(stored, lambda opened: opened.update(predicate=_these(ids), updates={"status": f"'{status}'"}))
 
 
 def _these(ids: Sequence[str]) -> str:

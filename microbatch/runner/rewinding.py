@@ -174,10 +174,10 @@ def _undo_letters(plan: Plan, warehouse: str) -> None:
     stored = Table(warehouse, "ops.quarantine")
     if not stored.exists():
         return
-    stored.open().delete(f"job IN {ops.literal(plan.jobs)} AND quarantined_at > {ops.literal(plan.at)}")
+    _delete(stored, f"job IN {ops.literal(plan.jobs)} AND quarantined_at > {ops.literal(plan.at)}")
     if plan.reopened:
         these = f"id IN {ops.literal(plan.reopened)} AND status = 'replayed'"
-        stored.open().update(predicate=these, updates={"status": "'open'"})
+        ops.change(stored, lambda opened: opened.update(predicate=these, updates={"status": "'open'"}))
 
 
 def _undo_ledger(plan: Plan, warehouse: str) -> None:
@@ -190,7 +190,8 @@ def _undo_ledger(plan: Plan, warehouse: str) -> None:
         of_query = f"query_id = {ops.literal(query_id)} AND batch_id >= {first}"
         _delete(Table(warehouse, "ops.expectations"), f"{mine} AND {of_query}")
     after = ops.literal(plan.at)
-    _delete(Table(warehouse, "ops.deletes"), f"{mine} AND deleted_at > {after}")
+    for name, when in ops.MEMORY.items():
+        _delete(Table(warehouse, f"ops.{name}"), f"{mine} AND {when} > {after}")
     _delete(Table(warehouse, "ops.batches"), f"{mine} AND started_at > {after}")
     _delete(Table(warehouse, "ops.runs"), f"{mine} AND finished_at > {after} AND run_id <> {ops.literal(plan.rewind)}")
     now = datetime.now(timezone.utc)
@@ -201,4 +202,4 @@ def _undo_ledger(plan: Plan, warehouse: str) -> None:
 
 def _delete(table: Table, predicate: str) -> None:
     if table.exists():
-        table.open().delete(predicate)
+        ops.change(table, lambda opened: opened.delete(predicate))

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from microbatch.sink import ops
-from microbatch.sink.deletes import REMEMBERED
 from microbatch.sink.ops import BESIDE, FOLDED
 from microbatch.sink.tables import Table
 
@@ -40,7 +39,8 @@ def forget(warehouse: str, job: str, before: datetime, now: datetime, newest: in
     gone["quarantine"] = _delete(warehouse, "quarantine", f"id IN {ops.literal(closed)}") if closed else 0
     old = ops.literal(before)
     gone["runs"] = _delete(warehouse, "runs", f"{mine} AND finished_at < {old}")
-    gone["deletes"] = _delete(warehouse, "deletes", f"{mine} AND deleted_at < {ops.literal(now - REMEMBERED)}")
+    for name, when in ops.MEMORY.items():
+        gone[name] = _delete(warehouse, name, f"{mine} AND {when} < {ops.literal(now - ops.REMEMBERED)}")
     results = ops.rows(warehouse, "expectations", [("job", "=", job)], only=("flow", "query_id", "batch_id"))
     old_ones = _older({(r["flow"], r["query_id"], r["batch_id"]) for r in results}, kept)
     gone["expectations"] = sum(
@@ -89,8 +89,8 @@ def tidy(warehouse: str, keep: timedelta) -> None:
         table = Table(warehouse, f"ops.{name}")
         if not table.exists():
             continue
+        ops.change(table, lambda opened: opened.optimize.compact())
         opened = table.open()
-        opened.optimize.compact()
         opened.vacuum(int(keep / timedelta(hours=1)), dry_run=False, enforce_retention_duration=False)
         opened.create_checkpoint()
 
@@ -108,5 +108,5 @@ def _delete(warehouse: str, name: str, predicate: str) -> int:
     table = Table(warehouse, f"ops.{name}")
     if not table.exists():
         return 0
-    found: dict[str, Any] = table.open().delete(predicate)
+    found: dict[str, Any] = ops.change(table, lambda opened: opened.delete(predicate))
     return int(found.get("num_deleted_rows") or 0)

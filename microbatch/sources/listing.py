@@ -222,9 +222,9 @@ class Record:
         except FileNotFoundError:
             return {}
 
-    def batches(self) -> int:
-        """How many batches have a record."""
-        return len(self._numbers())
+    def batches(self, upto: int) -> int:
+        """How many batches up to this one have a record."""
+        return sum(number <= upto for number in self._numbers())
 
     def all(self) -> dict[str, File]:
         """Every recorded file, by path."""

@@ -19,15 +19,21 @@ from tests.orders import order
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
 
 
-@pytest.fixture(scope="module")
-def made(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches in each of two flows: rows written, replaced, quarantined, superseded, and one that did not parse."""
-    folder = tmp_path_factory.mktemp("audited")
+def anew(spark: SparkSession, folder: Path) -> Bench:
+    """The suite, before its first run."""
     bench = Bench(spark, folder, folder)
     bench.write("jobs/orders.py", suite.ORDERS_JOB)
     bench.write("transforms/orders.py", suite.ORDERS_TRANSFORM)
     bench.write("expectations/orders/orders.yml", suite.ORDERS_RULES)
     bench.write("conf/base/orders.yml", suite.ORDERS_CONF)
+    return bench
+
+
+@pytest.fixture(scope="module")
+def made(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two batches in each of two flows: rows written, replaced, quarantined, superseded, and one that did not parse."""
+    folder = tmp_path_factory.mktemp("audited")
+    bench = anew(spark, folder)
     bench.land("orders", order(1, "5.00", 1), order(1, "6.00", 2), order(2, "-1.00"), order(3), "{broken")
     bench.run("orders")
     bench.land("orders", order(1, "7.00", 3), order(4), order(5, "-1.00"))
@@ -80,6 +86,19 @@ def test_upkeep_of_tables_moves_no_row_and_is_no_finding(bench: Bench, capsys: p
     compacted(bench)
     assert audited(bench) == 0
     assert "FAILED" not in capsys.readouterr().out
+
+
+def test_of_a_batch_that_is_planned_and_not_done_nothing_is_expected_yet(spark: SparkSession, tmp_path: Path):
+    bench = anew(spark, tmp_path)
+    for flow in ("ingest", "refine"):
+        bench.land("orders", order(1, "5.00", 1), order(2), name=flow)
+        bench.run("orders")
+        bench.land("orders", order(3), name=f"{flow} again")
+        bench.run("orders", flows=["ingest"] if flow == "refine" else ["refine"])
+        bench.crash("orders", before="letters", flows=[flow])
+        assert audited(bench) == 0
+    bench.run("orders")
+    assert audited(bench) == 0
 
 
 DAMAGES: dict[str, tuple[Callable[[Bench], object], tuple[str, ...]]] = {

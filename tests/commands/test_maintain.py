@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from microbatch.commands import audit, maintain, replay
 from microbatch.commands.quarantine import Letters
@@ -58,6 +60,29 @@ def test_small_files_become_one_and_the_job_goes_on_as_if_nothing_had_happened(b
     assert busy.run("orders") == []
 
 
+def test_the_ledger_of_a_run_that_goes_on_stays_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its files are put together as it grows; beside somebody who changes it, the next time."""
+    monkeypatch.setattr(ops, "TOGETHER", 10)
+    warehouse = str(tmp_path)
+
+    def run(number: int) -> None:
+        ops.append(warehouse, "runs", [{"job": "j", "run_id": str(number), "exit_code": number}], (f"q{number}", 0))
+
+    for number in range(25):
+        run(number)
+    stored = Table(warehouse, "ops.runs")
+    assert len(stored.open().file_uris()) < 10
+    others = iter(range(25, 45))
+
+    def slow(opened: DeltaTable) -> None:
+        for number in others:
+            run(number)
+        opened.delete("exit_code < 40")
+
+    ops.change(stored, slow)
+    assert sorted(each["exit_code"] for each in ops.rows(warehouse, "runs")) == list(range(40, 45))
+
+
 def test_old_batches_are_folded_into_one_row_and_what_the_ledger_proves_still_adds_up(busy: Bench):
     warehouse, now = busy.storage["warehouse"], datetime.now(timezone.utc)
     suite = busy.suite()
@@ -86,6 +111,8 @@ def test_a_file_that_a_reader_has_still_to_read_is_kept_however_old_it_is(busy: 
     assert maintain.keep_hours(busy.suite(), bronze, week, later) == 7 * 24
     busy.land("orders", order(50))
     busy.run("orders", flows=["ingest"])
+    assert maintain.keep_hours(busy.suite(), bronze, week, later) >= 90 * 24
+    busy.crash("orders", before="letters", flows=["refine"])  # it is planned, and may be stuck for long
     assert maintain.keep_hours(busy.suite(), bronze, week, later) >= 90 * 24
 
 
