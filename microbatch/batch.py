@@ -193,26 +193,27 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
 
 def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     """One commit to the target, keyed by query id and batch id, with the counts in it; then the ledger."""
-    target = work.flow.writes
-    rows = good(work, judged)
-    written = judged.transformed - judged.leaving
-    if isinstance(target, Upsert):
-        written = ONLY_THE_COMMIT_KNOWS
-    elif isinstance(target, History):
-        written = history.written(rows, target)
+    target, rows, groups = work.flow.writes, good(work, judged), kept.groups
+    batch = {"job": work.job, "flow": work.flow.name, "query_id": work.query_id, "batch_id": kept.batch_id}
+    again, now = kept.batch_id <= work.planned, work.now()
+    changes = bool(judged.transformed or (kept.groups is not None and kept.changes))
+    written, deletions = judged.transformed - judged.leaving, None
+    if changes and isinstance(target, Upsert | History):
+        if target.delete_when and target.newest_by and (judged.deleting or again):
+            deletes.remember(work.warehouse, target, rows, {**batch, "deleted_at": now}, again)
+        if isinstance(target, History):
+            groups = rows.select(*_quoted([*target.keys])).distinct()
+            told = history.of_batch(work.warehouse, work.target, target, rows, batch, now, again)
+            rows, written = told.rows, told.written
+        elif target.delete_when:
+            deletions = deletes.known(work.warehouse, target, rows, now, batch)
+    written = ONLY_THE_COMMIT_KNOWS if isinstance(target, Upsert) else written
     outcome = outcome_of(work, kept, judged, written)
-    if judged.transformed or (kept.groups is not None and kept.changes):
+    if changes:
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
-        deletions = None
-        if isinstance(target, Upsert | History) and target.delete_when:
-            deletions = deletes.remembered(work.warehouse, target, rows, work.now())
-            again = kept.batch_id <= work.planned
-            if target.newest_by and (judged.deleting or again):
-                address = {name: getattr(outcome, name) for name in ("job", "flow", "query_id", "batch_id")}
-                deletes.remember(work.warehouse, target, rows, {**address, "deleted_at": work.now()}, again)
         work.reached("deletes", kept.batch_id)
         few = small.is_small(judged.transformed, judged.text_bytes, work.shape.output)
-        targets.write(target, work.target, rows, commit, kept.groups, deletions, few)
+        targets.write(target, work.target, rows, commit, groups, deletions, few)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)
         outcome = replace(of_commit(work, outcome), duration_ms=took_ms)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
 
+from microbatch.commands import backfill
 from microbatch.sink import ops
 from microbatch.testing import Bench
 
@@ -42,9 +42,11 @@ def version(id_: int, city: str | None, minute: int, gone: bool = False, email: 
     return {"id": id_, "city": city, "email": email, "at": f"2024-01-01T00:{minute:02}:00Z", "gone": gone}
 
 
-def intervals(bench: Bench) -> list[tuple[object, ...]]:
+def intervals(bench: Bench, *more: str) -> list[tuple[object, ...]]:
     rows = bench.read("silver.history").orderBy("id", "valid_from").collect()
-    return [(r.id, r.city, r.valid_from.minute, r.valid_to.minute if r.valid_to else None, r.is_current) for r in rows]
+    ends = [row.valid_to.minute if row.valid_to else None for row in rows]
+    held = [(row.id, row.city, row.valid_from.minute, end, row.is_current) for row, end in zip(rows, ends, strict=True)]
+    return [(*one, *(row[name] for name in more)) for one, row in zip(held, rows, strict=True)]
 
 
 def test_a_late_version_splits_the_interval_it_falls_into_and_a_delete_closes_it(customers: Bench):
@@ -122,18 +124,103 @@ def test_a_deletion_of_an_attempt_that_never_reached_the_table_is_forgotten(benc
     assert [(row.id, row.at) for row in bench.read("silver.people").collect()] == [(1, 30)]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_tables_do_not_depend_on_the_order_in_which_versions_come(customers: Bench, seed: int, tmp_path_factory):
-    """Twelve versions of two keys in random batches end as the same versions in one batch do."""
+def test_on_a_tie_the_later_batch_wins_and_stays_the_winner(customers: Bench):
+    """Also over what is remembered: the deletion that it takes the place of, and a version that no row shows."""
+    customers.land(
+        "customers", version(1, "Rome", 1), version(2, "Rome", 1), version(2, "Rome", 5), version(2, "Rome", 9)
+    )
+    customers.land("customers", version(1, None, 5, gone=True))
+    customers.land("customers", version(1, "Oslo", 5), version(2, "Oslo", 5))
+    customers.land("customers", version(1, "Bern", 7), version(2, "Bern", 7))
+    customers.run("customers", flows=["history"])
+    assert intervals(customers) == [
+        (1, "Rome", 1, 5, False),
+        (1, "Oslo", 5, 7, False),
+        (1, "Bern", 7, None, True),
+        (2, "Rome", 1, 5, False),
+        (2, "Oslo", 5, 7, False),
+        (2, "Bern", 7, 9, False),
+        (2, "Rome", 9, None, True),
+    ]
+
+
+DERIVED_JOB = '''
+"""Customers, taken as they come and told in order."""
+
+from microbatch import Append, Flow, History, Job, Source
+from transforms import cities
+
+SOURCE = Source("customers", schema="id BIGINT, city STRING, email STRING, at TIMESTAMP, gone BOOLEAN")
+JOB = Job(
+    Flow("take", reads=SOURCE, writes=Append("bronze.customers")),
+    Flow("history", reads="bronze.customers", transform=cities.named,
+         writes=History("silver.history", keys=["id"], newest_by="at", track=["city"], delete_when="gone")),
+)
+'''
+NAMED = '''
+from pyspark.sql import functions as F
+
+
+def named(customers):
+    """Put a sign before each city."""
+    return customers.withColumn("city", F.concat(F.lit("SIGN"), "city"))
+'''
+
+
+@pytest.mark.parametrize("where", [None, "id = 1"])
+def test_a_backfill_forgets_the_versions_it_tells_anew(customers: Bench, where: str | None):
+    customers.write("jobs/customers.py", DERIVED_JOB)
+    customers.write("transforms/cities.py", NAMED.replace("SIGN", "?"))
+    customers.land("customers", *[version(id_, "Rome", minute) for id_ in (1, 2) for minute in (1, 5, 9)])
+    customers.run("customers")
+    customers.write("transforms/cities.py", NAMED.replace("SIGN", "!"))
+    suite = customers.suite()
+    backfill.execute(suite, suite.job("customers"), "history", where)
+    customers.land("customers", *[version(id_, "Oslo", 3) for id_ in (1, 2)])
+    customers.run("customers")
+    sign = "!" if where is None else "?"
+    assert intervals(customers) == [
+        (1, "!Rome", 1, 3, False),
+        (1, "!Oslo", 3, 5, False),
+        (1, "!Rome", 5, None, True),
+        (2, f"{sign}Rome", 1, 3, False),
+        (2, "!Oslo", 3, 5, False),
+        (2, f"{sign}Rome", 5, None, True),
+    ]
+
+
+def test_the_tables_do_not_depend_on_the_order_in_which_versions_come(customers: Bench, tmp_path_factory):
+    """The versions of 300 keys in random batches end as the same versions in one batch do, and as told by hand."""
+    seed = random.SystemRandom().randrange(10**6)
     dice = random.Random(seed)
-    times = itertools.product((1, 2), range(6))
-    versions = [version(id_, dice.choice("ABC"), minute, gone=dice.random() < 0.2) for id_, minute in times]
+    versions = []
+    for id_ in range(300):
+        for minute in dice.sample(range(60), dice.randint(1, 8)):
+            city, gone = dice.choice(["A", "B", None]), dice.random() < 0.25
+            versions.append(version(id_, city, minute, gone, email=str(dice.random())))
     results = []
     for name, order in (("one", versions), ("many", dice.sample(versions, len(versions)))):
         here = Bench(customers.spark, customers.root, tmp_path_factory.mktemp(name))
-        for batch in [order] if name == "one" else [order[i : i + 3] for i in range(0, 12, 3)]:
+        step = len(versions) // (1 if name == "one" else 5) + 1
+        for batch in (order[i : i + step] for i in range(0, len(order), step)):
             here.land("customers", *batch)
         here.run("customers")
-        latest = sorted((r.id, r.city, r.at.minute) for r in here.read("silver.latest").collect())
-        results.append((intervals(here), latest))
+        latest = sorted((r.id, r.city or "", r.email, r.at.minute) for r in here.read("silver.latest").collect())
+        results.append((intervals(here, "email"), latest))
+    assert results[0][0] == told_by_hand(versions), f"seed {seed}"
     assert results[0] == results[1], f"seed {seed}"
+
+
+def told_by_hand(versions: list[dict[str, object]]) -> list[tuple[object, ...]]:
+    """The intervals of versions that differ in their time: one after the other, as somebody with a pencil has them."""
+    told: list[list[object]] = []
+    for each in sorted(versions, key=lambda each: (each["id"], each["at"])):
+        minute, open_ = int(str(each["at"])[14:16]), bool(told) and told[-1][0] == each["id"] and told[-1][4]
+        if open_ and not each["gone"] and told[-1][1] == each["city"]:
+            told[-1][5] = each["email"]
+            continue
+        if open_:
+            told[-1][3:5] = minute, False
+        if not each["gone"]:
+            told.append([each["id"], each["city"], minute, None, True, each["email"]])
+    return [tuple(each) for each in told]

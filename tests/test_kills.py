@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their
 
 FLOWS = ("take_shops", "take_orders", "follow_customers", "refine", "total")
 CRASHES: tuple[Step, ...] = ("letters", "deletes", "target", "ledger", "commit")
-# A step, and its how manyth time in a run is the last: each flow has its batches, one flow after the other.
+# A step, and its how manyth time in a run is the last: each flow has its batches.
 KILLS = (("target", 2), ("letters", 1), ("target", 3), ("keep", 4), ("ledger", 2), ("target", 4))
 
 
@@ -71,6 +71,11 @@ def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(tmp
     assert killed.differences(twin) == []
     assert killed.unlawful() == twin.unlawful() == []
     assert sum(killed.rows("bronze.orders").values()) > 100
+
+
+def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path):
+    """The soak's short form; its seed is in what it raises, and `python -m tests.soak --kills 20 --seed N` has it again."""
+    soak.soak(tmp_path, kills=20, seed=random.SystemRandom().randrange(10**6))
 
 
 @pytest.mark.parametrize("first", [1, 3])

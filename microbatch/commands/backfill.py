@@ -126,7 +126,7 @@ class _Backfill:
         batch.refuse_stops(work, 0, judged.results)
         stale = self._open_letters()
         batch.divert(work, kept, judged)
-        result = rewrite.derived(target, batch.good(work, judged))
+        result = self._derived(work, batch.good(work, judged), where)
         written = result.count() if isinstance(target, Upsert) else total - leaving
         outcome = replace(
             outcome_of(work, kept, judged, written),
@@ -139,6 +139,21 @@ class _Backfill:
         ops.record(self.warehouse, outcome)
         mark(Table(self.warehouse, "ops.quarantine"), stale, "replayed")
         return outcome
+
+    def _derived(self, work: Work, rows: DataFrame, where: str | None) -> DataFrame:
+        """What the target holds of these rows, pinned."""
+        from microbatch.sink import deletes, history, rewrite
+
+        target = self.flow.writes
+        if not isinstance(target, History):
+            return rewrite.derived(target, rows)
+        told, now = history.tell(rows, target, None), work.now()
+        batch = {"job": work.job, "flow": work.flow.name, "query_id": work.query_id, "batch_id": 0}
+        history.forget(self.warehouse, target, rows, where)
+        history.remember(self.warehouse, target, told, {**batch, "kept_at": now}, again=False)
+        if target.delete_when:
+            deletes.remember(self.warehouse, target, rows, {**batch, "deleted_at": now})
+        return told.rows
 
     def _work(self) -> Work:
         query_id = f"backfill:{self.run_id}"

@@ -1,26 +1,24 @@
 """Deletions remembered: an older version of a deleted key that comes later must not bring the row back.
 
-An upserted table forgets a key it deletes. `ops.deletes` keeps key and version for 30 days; what comes later with an older
-version is superseded. Written by delta-rs in the driver before the target; an attempt
-at a batch replaces what the one before it left.
+An upserted table forgets a key it deletes, and a History has no row for one that it never held. `ops.deletes` keeps key and
+version (see `remembered`); what comes later with an older version is superseded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from microbatch.job import History, Upsert
-from microbatch.sink import exact, ops
-from microbatch.sink.tables import Table
+from microbatch.sink import exact, remembered
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-REMEMBERED = timedelta(days=30)
+AS_OF = "_as_of"  # beside a deletion that is read back: when the batch came that said it
 
 
 def are(target: Upsert | History) -> Column:
@@ -31,38 +29,38 @@ def are(target: Upsert | History) -> Column:
 def remember(
     warehouse: str, target: Upsert | History, rows: DataFrame, batch: Mapping[str, Any], again: bool = False
 ) -> None:
-    """Keep the keys and versions that a batch deletes, in the place of what an earlier attempt kept. One Spark job.
+    """Keep the keys that a batch deletes: of an Upsert's the newest deletion, of a History's each, for each ends an interval.
 
     Args:
         batch: what the records say besides: job, flow, query_id, batch_id, deleted_at.
-        again: whether an earlier attempt at this batch may have left some: it never reached the target, and what deletes a
-            row may have changed since.
+        again: whether an earlier attempt at this batch may have left some (see `remembered.keep`).
     """
-    import pyarrow as pa
-
     version = exact.columns_to_json(target.newest_by)
-    newest = F.max_by(version, F.struct(*[f"`{name}`" for name in target.newest_by]))
-    found = (
-        rows.where(are(target)).groupBy(exact.columns_to_json(target.keys).alias("key")).agg(newest.alias("version"))
+    found = rows.where(are(target)).select(
+        exact.columns_to_json(target.keys).alias("key"),
+        version.alias("version"),
+        F.struct(*[f"`{name}`" for name in target.newest_by]).alias("_order"),
     )
-    records = [{**batch, **each, "table": target.table} for each in found.toArrow().to_pylist()]
-    stored = Table(warehouse, "ops.deletes")
-    if records or (again and stored.exists()):
-        these = f"query_id = {ops.literal(batch['query_id'])} AND batch_id = {ops.literal(batch['batch_id'])}"
-        data = pa.Table.from_pylist(records, schema=ops.schema("deletes"))
-        ops.write(stored, data, predicate=these if again else None)
+    if isinstance(target, History):
+        found = found.select("key", "version").distinct()
+    else:
+        found = found.groupBy("key").agg(F.max_by("version", "_order").alias("version"))
+    remembered.keep(warehouse, "deletes", found, {**batch, "table": target.table}, again)
 
 
-def remembered(warehouse: str, target: Upsert | History, rows: DataFrame, now: datetime) -> DataFrame | None:
-    """The remembered deletions of a target: its keys and `newest_by`, typed as in `rows`; None where there are none."""
-    stored = Table(warehouse, "ops.deletes")
-    if not target.newest_by or not stored.exists():
+def known(
+    warehouse: str, target: Upsert | History, rows: DataFrame, now: datetime, but: Mapping[str, Any]
+) -> DataFrame | None:
+    """The remembered deletions of a target but for those of batch `but`: its keys and `newest_by`, typed as in `rows`, and
+    `AS_OF`; None where there are none."""
+    if not target.newest_by:
         return None
-    kept = rows.sparkSession.read.format("delta").load(stored.path)
-    kept = kept.where((F.col("table") == target.table) & (F.col("deleted_at") > F.lit(now - REMEMBERED)))
+    found = remembered.kept(rows.sparkSession, warehouse, "deletes", target.table, now, but)
+    if found is None:
+        return None
     key, version = (rows.select(*[f"`{name}`" for name in names]).schema for names in (target.keys, target.newest_by))
     parts = (F.from_json(name, kind, exact.OPTIONS).alias(name) for name, kind in (("key", key), ("version", version)))
-    return kept.select(*parts).select("key.*", "version.*")
+    return found.select(*parts, F.col("deleted_at").alias(AS_OF)).select("key.*", "version.*", AS_OF)
 
 
 def without_older(target: Upsert, rows: DataFrame, deletions: DataFrame | None) -> DataFrame:

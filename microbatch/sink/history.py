@@ -1,87 +1,203 @@
 """Slowly changing dimensions of type 2: the whole history of each key in a batch, worked out anew and put in place at once.
 
-The versions of a key are events in time: those in the table, those in the batch, and deletions. Put in order they give the
-intervals, so a version may come late, twice, or after its deletion: the table ends the same.
+The versions of a key are events in time: those in the table, those in the batch, deletions, and what is remembered because the
+table cannot show it. Put in order they give the intervals, so a version may come late, twice, or after its deletion: the table
+ends the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window, WindowSpec
 
 from microbatch.job import History
+from microbatch.sink import deletes, exact, ops, remembered
+from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 VALID_FROM, VALID_TO, IS_CURRENT = "valid_from", "valid_to", "is_current"
 ADDED = (VALID_FROM, VALID_TO, IS_CURRENT)
-AT, DELETES, FRESH, PLACE = "_at", "_deletes", "_fresh", "_place"  # columns of an event
+# Columns of an event: when it is, whether it deletes, where it is from, since when that is known, and which version it is in.
+AT, DELETES, FROM, SINCE, PLACE = "_at", "_deletes", "_from", "_since", "_place"
+# Of two events at one time the one from further up counts. GUESS is the first of a version that looks like its last.
+BATCH, TABLE, MEMORY, GUESS = 3, 2, 1, 0
+FIRST, LAST, NEXT = "_first", "_last", "_next"
 
 
-def written(rows: DataFrame, target: History) -> int:
-    """How many of a batch's rows make history: one for each key and time; the others are superseded. One Spark job."""
-    return rows.select(*_quoted([*target.keys, *target.newest_by])).distinct().count()
+@dataclass(frozen=True)
+class Told:
+    """The history of the keys of a batch.
+
+    Attributes:
+        rows: pinned; the target's rows, every version of every key in the batch, no others.
+        written: how many of the batch's rows make history: one for each key and time; the others are superseded.
+        unchanged: events of batch and table that `rows` does not show, and that nobody remembers yet: the batch's columns.
+        forgotten: how many these are.
+    """
+
+    rows: DataFrame
+    written: int
+    unchanged: DataFrame
+    forgotten: int
 
 
-def intervals(
-    rows: DataFrame, deletes: Column, target: History, stored: DataFrame | None, deletions: DataFrame | None
-) -> DataFrame:
-    """The whole history of the keys in `rows`.
+def tell(rows: DataFrame, target: History, stored: DataFrame | None, known: Sequence[DataFrame] = ()) -> Told:
+    """The whole history of the keys in `rows`. One Spark job.
 
     Args:
         rows: the batch's good rows: the target's columns but those of `ADDED`.
-        deletes: true for a row that ends its key's interval.
         stored: the table as it is; None before its first commit.
-        deletions: what is remembered of earlier deletions: keys and `newest_by`.
-
-    Returns:
-        Rows of the target: `rows`' columns and `ADDED`, every version of every key in `rows`, no others.
+        known: events that are remembered, deletions and versions.
     """
-    columns = rows.columns
-    events = rows.withColumns({AT: F.col(f"`{target.newest_by[0]}`"), DELETES: deletes, FRESH: F.lit(1)})
-    known = [_events(rows, target, stored)] if stored is not None else []
-    if deletions is not None:
-        mine = deletions.join(rows.select(*_quoted(target.keys)).distinct(), list(target.keys), "left_semi")
-        known.append(mine.withColumns({AT: F.col(f"`{target.newest_by[0]}`"), DELETES: F.lit(True), FRESH: F.lit(0)}))
-    for each in known:
+    columns, keys = rows.columns, _quoted(target.keys)
+    events = rows.withColumns(_event(_at(target), deletes.are(target), BATCH))
+    for each in [*([_of_table(rows, target, stored)] if stored is not None else []), *known]:
         events = events.unionByName(each, allowMissingColumns=True)
-    keys = _quoted(target.keys)
-    order = [
-        F.col(FRESH).desc(),
-        F.xxhash64(*_quoted(columns)).desc(),
-    ]  # the later batch wins; inside it, the row itself decides
+    # The later batch wins; inside it, the row itself decides.
+    order = [F.col(FROM).desc(), F.col(SINCE).desc_nulls_last(), F.xxhash64(*_quoted(columns)).desc()]
     one_a_time = Window.partitionBy(*keys, AT).orderBy(*order)
-    events = events.withColumn(PLACE, F.row_number().over(one_a_time)).where(f"{PLACE} = 1").drop(PLACE)
+    events = events.withColumn(PLACE, F.row_number().over(one_a_time)).where(f"{PLACE} = 1")
     in_time = Window.partitionBy(*keys).orderBy(F.col(AT).asc_nulls_first())
     events = events.withColumn(PLACE, F.sum(_opens(target, columns, in_time)).over(in_time))
     # What follows without a change belongs to the same version: it began with the first, and looks like the last.
-    version = events.groupBy(*keys, PLACE).agg(
-        F.min(AT).alias(AT), F.max_by(F.struct(*_quoted(columns), DELETES), F.struct(AT)).alias("_last")
+    events = events.withColumns(
+        {
+            FIRST: F.first(AT).over(Window.partitionBy(*keys, PLACE).orderBy(F.col(AT).asc_nulls_first())),
+            LAST: ~F.lead(PLACE).over(in_time).eqNullSafe(F.col(PLACE)),
+            NEXT: F.lead(AT).over(in_time),
+        }
     )
-    flat = version.select(AT, "_last.*")
-    ends = F.lead(AT).over(in_time)
-    return (
-        flat.withColumns({VALID_FROM: F.col(AT), VALID_TO: ends, IS_CURRENT: ends.isNull()})
-        .where(f"NOT {DELETES}")
-        .select(*_quoted(columns), *ADDED)
+    counts, hidden = Observation("history"), ~F.col(LAST) & (F.col(FROM) >= TABLE)
+    events = events.observe(
+        counts,
+        F.count(F.when(F.col(FROM) == BATCH, 1)).alias("written"),
+        F.count(F.when(hidden, 1)).alias("forgotten"),
     )
+    # Pinned: a MERGE reads its source twice, and this one is made out of the MERGE's own target.
+    events = events.where(f"NOT {DELETES}").localCheckpoint(eager=True)
+    ends = F.col(NEXT)
+    shown = events.where(LAST).withColumns({VALID_FROM: F.col(FIRST), VALID_TO: ends, IS_CURRENT: ends.isNull()})
+    unchanged = events.where(hidden).select(*_quoted(columns))
+    found = counts.get
+    return Told(shown.select(*_quoted(columns), *ADDED), found["written"], unchanged, found["forgotten"])
 
 
-def _events(rows: DataFrame, target: History, stored: DataFrame) -> DataFrame:
-    """What the table knows of these keys: its versions, and the deletions its closed intervals end with."""
+def of_batch(
+    warehouse: str, table: Table, target: History, rows: DataFrame, batch: Mapping[str, Any], now: datetime, again: bool
+) -> Told:
+    """Tell the history of a batch's keys with all that is known of them, and keep what it does not show.
+
+    Args:
+        rows: the batch's good rows, pinned.
+        batch: job, flow, query_id, batch_id.
+        again: whether an earlier attempt at this batch may have left something to remember.
+    """
+    stored = rows.sparkSession.read.format("delta").load(table.path) if table.exists() else None
+    known = [*_gone(warehouse, target, rows, now, batch), *_unchanged(warehouse, target, rows, stored, now, batch)]
+    told = tell(rows, target, stored, known)
+    remember(warehouse, target, told, {**batch, "kept_at": now}, again)
+    return told
+
+
+def remember(warehouse: str, target: History, told: Told, batch: Mapping[str, Any], again: bool) -> None:
+    """Keep the versions after which nothing changed (see `remembered.keep`); no job where there are none.
+
+    Args:
+        batch: what the records say besides: job, flow, query_id, batch_id, kept_at.
+    """
+    if told.forgotten or again:
+        key, payload = exact.columns_to_json(target.keys), exact.columns_to_json(told.unchanged.columns)
+        records = told.unchanged.select(key.alias("key"), payload.alias("payload"))
+        remembered.keep(warehouse, "unchanged", records, {**batch, "table": target.table}, again)
+
+
+def forget(warehouse: str, target: History, rows: DataFrame, where: str | None) -> None:
+    """Forget the versions of a target that are told anew: those `where` is true for, or all of them.
+
+    Args:
+        rows: what is told anew; its columns are those of the remembered versions.
+    """
+    stored = Table(warehouse, "ops.unchanged")
+    if not stored.exists():
+        return
+    if where is None:
+        ops.change(stored, lambda opened: opened.delete(f'"table" = {ops.literal(target.table)}'))
+        return
+    found = rows.sparkSession.read.format("delta").load(stored.path).where(F.col("table") == target.table)
+    told = found.select(
+        F.col("payload").alias("_payload"), F.from_json("payload", rows.schema, exact.OPTIONS).alias("_")
+    )
+    these = told.select("_payload", "_.*").where(where).select("_payload").distinct()
+    stay = found.join(these, F.col("payload") == F.col("_payload"), "left_anti")
+    writer = stay.write.format("delta").mode("overwrite")
+    writer.option("replaceWhere", f"`table` = {ops.literal(target.table)}").save(stored.path)
+
+
+def _gone(warehouse: str, target: History, rows: DataFrame, now: datetime, but: Mapping[str, Any]) -> list[DataFrame]:
+    """The remembered deletions of the keys in `rows`, as events."""
+    found = deletes.known(warehouse, target, rows, now, but) if target.delete_when else None
+    if found is None:
+        return []
+    mine = found.join(rows.select(*_quoted(target.keys)).distinct(), list(target.keys), "left_semi")
+    return [mine.withColumns(_event(_at(target), F.lit(True), MEMORY, F.col(deletes.AS_OF))).drop(deletes.AS_OF)]
+
+
+def _unchanged(
+    warehouse: str, target: History, rows: DataFrame, stored: DataFrame | None, now: datetime, but: Mapping[str, Any]
+) -> list[DataFrame]:
+    """The remembered versions, as events, of those keys in `rows` of which a version comes late: others need none."""
+    spark = rows.sparkSession
+    found = remembered.kept(spark, warehouse, "unchanged", target.table, now, but) if stored is not None else None
+    if found is None or stored is None:
+        return []
+    keys, at = _quoted(target.keys), _at(target)
+    there = stored.select(*keys, at.alias("_shown"))
+    late = rows.select(*keys, at.alias(AT)).join(there, list(target.keys)).where(f"{AT} IS NULL OR {AT} <= _shown")
+    # Where nothing is late Spark sees an empty side, and does not read the other one.
+    texts = late.select(exact.columns_to_json(target.keys).alias("key")).distinct()
+    mine = found.join(F.broadcast(texts), "key", "left_semi")
+    events = mine.select(F.from_json("payload", rows.schema, exact.OPTIONS).alias("row"), "kept_at")
+    events = events.select("row.*", F.col("kept_at").alias(SINCE))
+    return [events.withColumns(_event(at, F.lit(False), MEMORY, F.col(SINCE)))]
+
+
+def _of_table(rows: DataFrame, target: History, stored: DataFrame) -> DataFrame:
+    """What the table knows of these keys: of each version the last event and the time of the first, and the deletions that
+    closed intervals end with."""
     keys = _quoted(target.keys)
     mine = stored.join(rows.select(*keys).distinct(), list(target.keys), "left_semi")
-    versions = mine.withColumns({AT: F.col(VALID_FROM), DELETES: F.lit(False), FRESH: F.lit(0)})
-    next_ = F.lead(VALID_FROM).over(Window.partitionBy(*keys).orderBy(F.col(VALID_FROM).asc_nulls_first()))
-    closed = (
-        mine.withColumn("_next", next_).where(f"{VALID_TO} IS NOT NULL AND NOT ({VALID_TO} <=> _next)").drop("_next")
+    following = F.lead(VALID_FROM).over(Window.partitionBy(*keys).orderBy(F.col(VALID_FROM).asc_nulls_first()))
+    at, first, end = _at(target), F.col(VALID_FROM), F.col(VALID_TO)
+
+    def event(at: Column, gone: bool, origin: int) -> Column:
+        return F.struct(at.alias(AT), F.lit(gone).alias(DELETES), F.lit(origin).alias(FROM))
+
+    events = F.array(
+        event(at, False, TABLE),
+        F.when(~first.eqNullSafe(at), event(first, False, GUESS)),
+        F.when(end.isNotNull() & ~end.eqNullSafe(F.col(NEXT)), event(end, True, TABLE)),
     )
-    ended = closed.withColumns({AT: F.col(VALID_TO), DELETES: F.lit(True), FRESH: F.lit(0)})
-    return versions.unionByName(ended).drop(*ADDED)
+    wide = mine.withColumn(NEXT, following).select(*mine.columns, F.inline(F.array_compact(events)))
+    newest = target.newest_by[0]
+    guessed = F.when(F.col(FROM) == GUESS, F.col(AT)).otherwise(F.col(f"`{newest}`"))
+    return wide.withColumns({newest: guessed, SINCE: F.lit(None).cast("timestamp")}).drop(*ADDED)
+
+
+def _event(at: Column, gone: Column, origin: int, since: Column | None = None) -> dict[str, Column]:
+    when = since if since is not None else F.lit(None).cast("timestamp")
+    return {AT: at, DELETES: gone, FROM: F.lit(origin), SINCE: when}
+
+
+def _at(target: History) -> Column:
+    return F.col(f"`{target.newest_by[0]}`")
 
 
 def _opens(target: History, columns: Sequence[str], in_time: WindowSpec) -> Column:
@@ -90,7 +206,7 @@ def _opens(target: History, columns: Sequence[str], in_time: WindowSpec) -> Colu
     tracked = _quoted(target.track or [name for name in columns if name not in fixed])
     state = F.struct(F.col(DELETES), *tracked)
     before = F.lag(F.struct(F.lit(1).alias("there"), state.alias("state"))).over(in_time)
-    same = before.isNotNull() & F.to_json(before["state"]).eqNullSafe(F.to_json(state)) & ~F.col(DELETES)
+    same = before.isNotNull() & exact.to_json(before["state"]).eqNullSafe(exact.to_json(state)) & ~F.col(DELETES)
     return F.when(same, 0).otherwise(1)
 
 

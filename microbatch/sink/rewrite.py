@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from microbatch.job import History, Target, Upsert
-from microbatch.sink import deletes, history
+from microbatch.job import Append, Replace, Target, Upsert
+from microbatch.sink import deletes
 from microbatch.sink.tables import Table
 from microbatch.sink.targets import Commit, keyed, merge_into, newest
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def derived(target: Target, rows: DataFrame) -> DataFrame:
-    """What the target holds of these rows, pinned: the newest versions, the intervals, or all of them."""
+def derived(target: Append | Upsert | Replace, rows: DataFrame) -> DataFrame:
+    """What the target holds of these rows, pinned: the newest versions, or all of them; for a History see `history.tell`."""
     if isinstance(target, Upsert):
         rows = newest(rows, target).where(~deletes.are(target))
-    elif isinstance(target, History):
-        rows = history.intervals(rows, deletes.are(target), target, None, None)
     return rows.localCheckpoint(eager=True)
 
 

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from microbatch.job import Append, History, Replace, Target, Upsert
-from microbatch.sink import deletes, history, small
+from microbatch.sink import deletes, small
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def write(
     """Commit a batch's good rows to its target.
 
     Args:
-        rows: pinned; the columns of the target, nothing of the engine's.
-        groups: for a Replace, the groups that are rewritten: one row a group, the columns of `target.keys`.
-        deletions: for an Upsert or a History, what is remembered of earlier deletions (see `deletes`).
+        rows: pinned; the columns of the target, nothing of the engine's. For a History as `history.tell` gives them.
+        groups: for a Replace or a History, the groups that are rewritten: one row a group, the columns of `target.keys`.
+        deletions: for an Upsert, what is remembered of earlier deletions (see `deletes`).
         few: the rows of an Append may pass through the driver (see `small`).
 
     Guarantee:
@@ -75,11 +75,6 @@ def write(
         return
     if isinstance(target, Upsert):
         rows = newest(deletes.without_older(target, rows, deletions), target)
-    elif isinstance(target, History):
-        groups = rows.select(*[f"`{key}`" for key in target.keys]).distinct()
-        stored = None if new else spark.read.format("delta").load(table.path)
-        # Pinned: the MERGE reads its source twice, and this one is made out of the MERGE's own target.
-        rows = history.intervals(rows, deletes.are(target), target, stored, deletions).localCheckpoint(eager=True)
     with keyed(spark, commit):
         if new:
             kept = rows.where(~deletes.are(target)) if isinstance(target, Upsert) else rows
@@ -92,7 +87,7 @@ def write(
         elif isinstance(target, Upsert):
             _upsert(spark, rows, target, table, commit.bounds)
         else:
-            assert groups is not None, "a Replace names its groups"
+            assert groups is not None, "a Replace names its groups, and a History its keys"
             _replace(spark, rows, target, table, groups, commit.bounds)
 
 
