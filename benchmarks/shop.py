@@ -28,8 +28,8 @@ from zoneinfo import ZoneInfo
 import psycopg
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from deltalake import DeltaTable
 
+from tests.rows import rows_of
 from tests.servers.kafka import Broker, jars
 
 FOLDER = Path("data/shop")
@@ -235,7 +235,7 @@ def main() -> int:
         microbatch("audit", "web_shop")
         microbatch("docs", "web_shop")
         expected = shop.revenue()
-    gold = DeltaTable(str(FOLDER / "warehouse" / "gold" / "revenue")).to_pyarrow_table().to_pylist()
+    gold = rows_of(FOLDER / "warehouse" / "gold" / "revenue").to_pylist()
     found = {(row["order_date"], row["country"]): tuple(row[name] for name in FIGURES) for row in gold}
     for row in sorted(gold, key=lambda row: (row["order_date"], row["country"]))[:5]:
         print({name: str(value) for name, value in row.items()})

