@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from microbatch import faults, quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
-from microbatch.job import Append, History, Upsert, snapshots_of
+from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
 from microbatch.sink import deletes, history, ops, small, targets
 from microbatch.sink.tables import outcome_of as outcome_of_commit
@@ -121,7 +121,7 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
         F.count(F.when(leaves, 1)).alias("leaving"),
         F.count(F.when(_deleting(work) & ~leaves, 1)).alias("deleting"),
         *_bounds(work, leaves),
-        *([F.sum(small.width(work.shape.output)).alias("text")] if isinstance(work.flow.writes, Append) else []),
+        F.sum(small.width(work.shape.output)).alias("text"),
         *plan.metrics(),
     )
 
@@ -157,7 +157,7 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         leaving=found["leaving"],
         deleting=found["deleting"],
         bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
-        text_bytes=found.get("text") or 0,
+        text_bytes=found["text"] or 0,
         results=results_of(work, pinned, found),
     )
     _hold_rows(work, kept, judged, spark)
@@ -198,13 +198,14 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     again, now = kept.batch_id <= work.planned, work.now()
     changes = bool(judged.transformed or (kept.groups is not None and kept.changes))
     written, deletions = judged.transformed - judged.leaving, None
+    few = small.is_small(judged.transformed, judged.text_bytes, work.shape.output)
     if changes and isinstance(target, Upsert | History):
         if target.delete_when and target.newest_by and (judged.deleting or again):
             deletes.remember(work.warehouse, target, rows, {**batch, "deleted_at": now}, again)
         if isinstance(target, History):
             groups = rows.select(*_quoted([*target.keys])).distinct()
             told = history.of_batch(work.warehouse, work.target, target, rows, batch, now, again)
-            rows, written = told.rows, told.written
+            rows, written, few = told.rows, told.written, told.few
         elif target.delete_when:
             deletions = deletes.known(work.warehouse, target, rows, now, batch)
     written = ONLY_THE_COMMIT_KNOWS if isinstance(target, Upsert) else written
@@ -212,7 +213,6 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
     if changes:
         commit = targets.Commit(work.query_id, kept.batch_id, outcome.to_json(), judged.bounds, work.properties)
         work.reached("deletes", kept.batch_id)
-        few = small.is_small(judged.transformed, judged.text_bytes, work.shape.output)
         targets.write(target, work.target, rows, commit, groups, deletions, few)
         work.reached("target", kept.batch_id)
         took_ms = int((work.now() - kept.started).total_seconds() * 1000)

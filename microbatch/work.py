@@ -76,7 +76,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Judged:
-    """A batch, pinned, with all that was counted while it was; `text_bytes` where its target is an Append."""
+    """A batch, pinned, with all that was counted while it was."""
 
     rows: DataFrame
     read: int
@@ -86,7 +86,7 @@ class Judged:
     deleting: int
     bounds: Mapping[str, tuple[Any, Any]]
     results: tuple[Result, ...]
-    text_bytes: int = 0
+    text_bytes: int = 0  # where nothing is written nobody counts it
 
 
 def outcome_of(work: Work, kept: Kept, judged: Judged, written: int) -> Outcome:

@@ -1,8 +1,10 @@
-"""A small append by delta-rs leaves the table as Spark would have left it, and once a key; all else is left to Spark."""
+"""A small commit by delta-rs leaves the table as Spark would have left it, and once a key; all else is left to Spark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import random
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 from chispa import assert_df_equality
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from pyspark.sql import DataFrame, SparkSession
 
-from microbatch.errors import JobHeld
-from microbatch.job import Append
+from microbatch.errors import JobHeld, TransientError
+from microbatch.job import Append, Replace, Upsert
 from microbatch.retry import classify
 from microbatch.sink import small, targets
 from microbatch.sink.tables import Table, outcome_of
@@ -69,6 +72,21 @@ def test_every_type_is_stored_as_it_was_and_found_by_each_of_its_values(spark: S
     assert [stored.where(condition).count() for condition in conditions] == list(expected)
 
 
+def test_a_table_that_it_makes_is_the_one_that_spark_makes(spark: SparkSession, rows: Rows, tmp_path: Path):
+    target, given = Append("silver.t"), rows(KINDS, *VALUES)
+    made = []
+    for few in (False, True):
+        table = Table(str(tmp_path), f"silver.{few}")
+        said = targets.Commit("q", 0, commit(0, rows_transformed=4, rows_written=4).metadata, {}, WITH_CHANGES)
+        targets.write(target, table, given, said, few=few)
+        opened = table.open()
+        shape = json.loads(opened.schema().to_json())
+        made.append((shape, opened.metadata().configuration, table.version(), table.last_batch("q"), told(table)))
+        assert_df_equality(spark.read.format("delta").load(table.path), given, ignore_row_order=True)
+    assert made_by(table) == "delta-rs"
+    assert made[0] == made[1]
+
+
 def test_its_commit_says_what_one_of_sparks_says(rows: Rows, table: Table):
     target, three = Append("silver.t"), rows("id BIGINT", (1,), (2,), (3,))
     outcomes = []
@@ -91,17 +109,143 @@ def test_a_key_is_taken_once_and_an_empty_batch_leaves_its_key(rows: Rows, table
     assert (table.version(), table.last_batch("q")) == (2, 2)
 
 
-def test_whoever_commits_the_same_batch_meanwhile_wins_alone(rows: Rows, table: Table, monkeypatch: pytest.MonkeyPatch):
-    target, one = Append("silver.t"), rows("id BIGINT", (1,))
+@pytest.mark.parametrize(
+    ("target", "error"),
+    # A MERGE sees what the other one did before it sees the key: it is tried again, and finds the key.
+    [(Append("silver.t"), JobHeld), (Upsert("silver.t", keys="id"), TransientError)],
+    ids=["append", "upsert"],
+)
+def test_whoever_commits_the_same_batch_meanwhile_wins_alone(
+    rows: Rows, table: Table, monkeypatch: pytest.MonkeyPatch, target: Append | Upsert, error: type[Exception]
+):
+    one = rows("id BIGINT", (1,))
     targets.write(target, table, one, commit(0))
     seen = table.open()  # before the other run's commit
     targets.write(target, table, one, commit(1), few=True)
     monkeypatch.setattr(Table, "open", lambda self, version=None: seen)
-    with pytest.raises(Exception, match="Concurrent transaction failed") as refused:
+    with pytest.raises(CommitFailedError) as refused:
         targets.write(target, table, one, commit(1), few=True)
-    assert isinstance(classify(refused.value, "take", 1), JobHeld)
+    assert isinstance(classify(refused.value, "take", 1), error)
     monkeypatch.undo()
+    targets.write(target, table, one, commit(1), few=True)
     assert table.version() == 1
+
+
+def changes(spark: SparkSession, table: Table) -> list[tuple[Any, ...]]:
+    """Every image of every change since the first commit, as text; which version it is in counts too."""
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 1).load(table.path)
+    return sorted(tuple(map(str, row)) for row in feed.drop("_commit_timestamp").collect())
+
+
+def told(table: Table) -> list[tuple[Any, ...]]:
+    """What the commits say of themselves."""
+    outcomes = [outcome_of(commit) for commit in table.commits()]
+    return [(o.batch_id, o.rows_inserted, o.rows_updated, o.rows_deleted, o.rows_written) for o in outcomes if o]
+
+
+WITH_CHANGES = {"delta.enableChangeDataFeed": "true"}
+VERSIONS = "`a-b` BIGINT, text STRING, `Upper` INT, major INT, minor TIMESTAMP"
+UPSERTS = {
+    "newest by two": Upsert("silver.t", keys=["a-b", "text"], newest_by=["major", "minor"], delete_when="`Upper` = 9"),
+    "the last one": Upsert("silver.t", keys=["a-b", "text"], delete_when="`Upper` = 9"),
+    "no deletes": Upsert("silver.t", keys=["a-b", "text"], newest_by="minor"),
+}
+
+
+def both(
+    rows: Rows, folder: Path, target: Upsert | Replace, batches: Sequence[tuple[DataFrame, DataFrame | None]]
+) -> tuple[Table, Table]:
+    """The same batches by Spark and by delta-rs."""
+    by_spark, by_delta_rs = Table(str(folder), "silver.spark"), Table(str(folder), "silver.small")
+    for table, few in ((by_spark, False), (by_delta_rs, True)):
+        for number, (batch, groups) in enumerate(batches):
+            said = targets.Commit("q", number, commit(number, rows_written=-1).metadata, {}, WITH_CHANGES)
+            targets.write(target, table, batch, said, groups, few=few)
+        assert made_by(table) == ("delta-rs" if few else "Apache-Spark")
+    return by_spark, by_delta_rs
+
+
+def assert_same(spark: SparkSession, one: Table, other: Table) -> None:
+    found = [spark.read.format("delta").load(table.path) for table in (one, other)]
+    assert_df_equality(*found, ignore_row_order=True, ignore_nullable=True)
+    assert changes(spark, one) == changes(spark, other)
+    assert told(one) == told(other)
+
+
+@pytest.mark.parametrize("target", UPSERTS.values(), ids=UPSERTS)
+def test_an_upsert_changes_what_one_of_sparks_changes_and_says_so(
+    spark: SparkSession, rows: Rows, tmp_path: Path, target: Upsert
+):
+    seed = random.SystemRandom().randrange(10**6)
+    dice = random.Random(seed)
+
+    def version() -> tuple[Any, ...]:
+        at = dice.choice([None, *(datetime(2024, 1, 1, 0, 0, 0, micros, UTC) for micros in range(3))])
+        return dice.randrange(12), dice.choice("xy"), dice.choice([1, 2, 9]), dice.choice([None, 1, 2]), at
+
+    batches = [(rows(VERSIONS, *[version() for _ in range(20)]).localCheckpoint(), None) for _ in range(4)]
+    print(f"seed {seed}")
+    assert_same(spark, *both(rows, tmp_path, target, batches))
+
+
+def test_a_replace_changes_what_one_of_sparks_changes_the_group_without_a_name_included(
+    spark: SparkSession, rows: Rows, tmp_path: Path
+):
+    shape, keys = "shop STRING, day DATE, sum DECIMAL(10,2)", "shop STRING, day DATE"
+    day, other = date(2024, 1, 1), date(2024, 1, 2)
+    batches = [
+        (rows(shape, ("a", day, Decimal("1.00")), (None, day, Decimal("2.00")), ("a", None, None)), None),
+        (rows(shape, (None, day, Decimal("3.00")), ("b", day, None)), rows(keys, (None, day), ("b", day))),
+        (rows(shape, ("a", None, Decimal("4.00"))), rows(keys, ("a", None), ("a", other), ("a", day))),
+        (rows(shape), rows(keys, ("b", day))),
+    ]
+    batches[0] = (batches[0][0], rows(keys))
+    assert_same(spark, *both(rows, tmp_path, Replace("silver.t", keys=["shop", "day"]), batches))
+
+
+def test_every_type_is_merged_as_it_is(spark: SparkSession, rows: Rows, table: Table):
+    given = rows(KINDS, *VALUES)
+    given.limit(0).write.format("delta").options(**WITH_CHANGES).save(table.path)
+    target = Upsert("silver.t", keys=["l"])
+    for number, value in enumerate([*VALUES, *VALUES]):
+        targets.write(target, table, rows(KINDS, value).where("l IS NOT NULL"), commit(number), few=True)
+        assert made_by(table) == "delta-rs"
+    stored = spark.read.format("delta").load(table.path)
+    assert_df_equality(stored, given.where("l IS NOT NULL"), ignore_row_order=True, ignore_nullable=True)
+
+
+def test_a_merge_that_changes_nothing_leaves_its_key_and_no_change_to_read(
+    spark: SparkSession, rows: Rows, tmp_path: Path
+):
+    one, older = rows("id BIGINT, at INT", (1, 5)), rows("id BIGINT, at INT", (1, 4))
+    table = both(rows, tmp_path, Upsert("silver.t", keys="id", newest_by="at"), [(one, None), (older, None)])[1]
+    assert (table.version(), table.last_batch("q")) == (1, 1)
+    assert told(table)[0] == (1, 0, 0, 0, 0)
+    assert changes(spark, table) == []
+
+
+def test_bounds_keep_a_small_merge_off_the_files_outside_them(rows: Rows, table: Table, monkeypatch):
+    """The middle file is gone from the disk: a MERGE that looked into it would fail."""
+    target, files = Upsert("silver.t", keys="id", newest_by="at"), []
+    for number in range(3):
+        part = rows("id BIGINT, at INT", *[(number * 100 + i, 1) for i in range(5)])
+        targets.write(Append("silver.t"), table, part.coalesce(1), commit(number))
+        files.append(set(DeltaTable(table.path).file_uris()))
+    [middle] = files[1] - files[0]
+    Path(middle).unlink()
+    batch, near = rows("id BIGINT, at INT", (201, 2), (204, 2)), {"id": (201, 204)}
+    monkeypatch.setattr(small, "MOST_TOUCHED", 1000)  # one file, not two
+    targets.write(target, table, batch, commit(4, near), few=True)
+    assert made_by(table) == "delta-rs"
+    assert told(table)[0][:4] == (4, 0, 2, 0)
+
+
+def test_a_merge_that_would_rewrite_much_is_left_to_spark(rows: Rows, table: Table, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(small, "MOST_TOUCHED", 100)
+    target, one = Upsert("silver.t", keys="id"), rows("id BIGINT", (1,))
+    for number in range(2):
+        targets.write(target, table, one, commit(number), few=True)
+    assert made_by(table) == "Apache-Spark"
 
 
 @pytest.mark.parametrize(
@@ -119,10 +263,15 @@ def test_whoever_commits_the_same_batch_meanwhile_wins_alone(rows: Rows, table: 
 def test_what_delta_rs_would_write_otherwise_is_written_by_spark(
     rows: Rows, table: Table, schema: str, value: Any, given: dict[str, str]
 ):
-    one = rows(schema, (value,))
+    one = rows(f"id INT, {schema}", (1, value))
     one.write.format("delta").options(**given).save(table.path)
-    targets.write(Append("silver.t"), table, one, commit(1), few=True)
-    assert made_by(table) == "Apache-Spark"
+    for number, target in enumerate((Append("silver.t"), Upsert("silver.t", keys="id"))):
+        targets.write(target, table, one.limit(number), commit(number), few=True)
+        assert made_by(table) == "Apache-Spark"
+    made = Table(table.warehouse, "silver.made")
+    said = targets.Commit("q", 0, commit(0).metadata, {}, given)
+    targets.write(Append("silver.made"), made, one, said, few=True)
+    assert made_by(made) == "Apache-Spark"
 
 
 def test_partitions_and_new_columns_are_left_to_spark(rows: Rows, table: Table):

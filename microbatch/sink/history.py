@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window, WindowSpec
 
 from microbatch.job import History
-from microbatch.sink import deletes, exact, ops, remembered
+from microbatch.sink import deletes, exact, ops, remembered, small
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ class Told:
 
     Attributes:
         rows: pinned; the target's rows, every version of every key in the batch, no others.
+        few: whether `rows` may pass through the driver (see `small`).
         written: how many of the batch's rows make history: one for each key and time; the others are superseded.
         unchanged: events of batch and table that `rows` does not show, and that nobody remembers yet: the batch's columns.
         forgotten: how many these are.
     """
 
     rows: DataFrame
+    few: bool
     written: int
     unchanged: DataFrame
     forgotten: int
@@ -76,10 +78,13 @@ def tell(rows: DataFrame, target: History, stored: DataFrame | None, known: Sequ
         }
     )
     counts, hidden = Observation("history"), ~F.col(LAST) & (F.col(FROM) >= TABLE)
+    visible = F.col(LAST) & ~F.col(DELETES)
     events = events.observe(
         counts,
         F.count(F.when(F.col(FROM) == BATCH, 1)).alias("written"),
         F.count(F.when(hidden, 1)).alias("forgotten"),
+        F.count(F.when(visible, 1)).alias("shown"),
+        F.sum(F.when(visible, small.width(rows.schema))).alias("text"),
     )
     # Pinned: a MERGE reads its source twice, and this one is made out of the MERGE's own target.
     events = events.where(f"NOT {DELETES}").localCheckpoint(eager=True)
@@ -87,7 +92,9 @@ def tell(rows: DataFrame, target: History, stored: DataFrame | None, known: Sequ
     shown = events.where(LAST).withColumns({VALID_FROM: F.col(FIRST), VALID_TO: ends, IS_CURRENT: ends.isNull()})
     unchanged = events.where(hidden).select(*_quoted(columns))
     found = counts.get
-    return Told(shown.select(*_quoted(columns), *ADDED), found["written"], unchanged, found["forgotten"])
+    told = shown.select(*_quoted(columns), *ADDED)
+    few = small.is_small(found["shown"], found["text"] or 0, told.schema)
+    return Told(told, few, found["written"], unchanged, found["forgotten"])
 
 
 def of_batch(

@@ -124,6 +124,14 @@ def appended(metrics: Mapping[str, Any]) -> int | None:
     return None if count is None else int(count)
 
 
+def merged(metrics: Mapping[str, Any]) -> dict[str, int]:
+    """The rows a MERGE `inserted`, `updated` and `deleted`, by Spark's metrics or delta-rs's; without what they do not say."""
+    names = {
+        what: (f"numTargetRows{what.title()}", f"num_target_rows_{what}") for what in ("inserted", "updated", "deleted")
+    }
+    return {what: int(metrics[name]) for what, either in names.items() for name in either if name in metrics}
+
+
 def outcome_of(commit: dict[str, Any]) -> Outcome | None:
     """The outcome a commit carries, with the counts that only the commit knows, or None where it is not the engine's.
 
@@ -137,10 +145,10 @@ def outcome_of(commit: dict[str, Any]) -> Outcome | None:
     except ValueError:
         return None
     metrics = commit.get("operationMetrics", {})
-    inserted = int(metrics.get("numTargetRowsInserted", appended(metrics) or 0))
-    updated = int(metrics.get("numTargetRowsUpdated", 0))
+    counted = merged(metrics)
+    inserted, updated = counted.get("inserted", appended(metrics) or 0), counted.get("updated", 0)
     # A MERGE counts what it removes; an overwrite does not, and was told before how many rows it takes the place of.
-    deleted = int(metrics.get("numTargetRowsDeleted", outcome.rows_deleted))
+    deleted = counted.get("deleted", outcome.rows_deleted)
     written = inserted + updated + deleted if outcome.rows_written == ONLY_THE_COMMIT_KNOWS else outcome.rows_written
     return replace(
         outcome,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = "_group"  # marks, in the source of a Replace, the row that stands for a group and removes its old rows
 DELETED = "_deleted"  # marks, in the source of an Upsert, the row that removes its key
+ALL = "TRUE"
 TXN_APP, TXN_VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -49,6 +50,23 @@ class Commit:
     properties: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Merge:
+    """What a MERGE of a source, called `s`, does to a table, called `t`; in the SQL that Spark and delta-rs share.
+
+    Attributes:
+        on: which rows match.
+        deletes: which of the table's rows that match go; None: none.
+        updates: which of the others become the source's; None: none.
+        inserts: which of the source's rows that match none come in.
+    """
+
+    on: str
+    deletes: str | None
+    updates: str | None
+    inserts: str
+
+
 def write(
     target: Target,
     table: Table,
@@ -64,31 +82,33 @@ def write(
         rows: pinned; the columns of the target, nothing of the engine's. For a History as `history.tell` gives them.
         groups: for a Replace or a History, the groups that are rewritten: one row a group, the columns of `target.keys`.
         deletions: for an Upsert, what is remembered of earlier deletions (see `deletes`).
-        few: the rows of an Append may pass through the driver (see `small`).
+        few: they may pass through the driver (see `small`).
 
     Guarantee:
         Exactly once per (query id, batch id). A batch with no rows still commits, so that its key is in the log.
     """
     spark = rows.sparkSession
     new = not table.exists()
-    if isinstance(target, Append) and few and not new and small.append(table, rows, commit):
-        return
     if isinstance(target, Upsert):
         rows = newest(deletes.without_older(target, rows, deletions), target)
-    with keyed(spark, commit):
-        if new:
-            kept = rows.where(~deletes.are(target)) if isinstance(target, Upsert) else rows
-            _create(kept, target, table, commit)
-        elif isinstance(target, Append):
-            writer = rows.write.format("delta").mode("append")
-            if target.evolve == "add_columns":
-                writer = writer.option("mergeSchema", "true")
-            writer.save(table.path)
-        elif isinstance(target, Upsert):
-            _upsert(spark, rows, target, table, commit.bounds)
-        else:
-            assert groups is not None, "a Replace names its groups, and a History its keys"
-            _replace(spark, rows, target, table, groups, commit.bounds)
+    if new:
+        rows = rows.where(~deletes.are(target)) if isinstance(target, Upsert) else rows
+        plain = not target.partition_by and not target.cluster_by
+        if few and plain and small.create(table, rows, commit):
+            return
+        with keyed(spark, commit):
+            _create(rows, target, table, commit)
+    elif isinstance(target, Append):
+        if few and small.append(table, rows, commit):
+            return
+        with keyed(spark, commit):
+            _append(rows, target, table)
+    else:
+        source, what = _merge_of(rows, target, groups)
+        if few and small.merge(table, source, rows.columns, what, _near(target.keys, commit.bounds), commit):
+            return
+        with keyed(spark, commit):
+            _merge(spark, target, table, source, rows.columns, what, commit.bounds)
 
 
 def newest(rows: DataFrame, target: Upsert) -> DataFrame:
@@ -104,42 +124,52 @@ def newest(rows: DataFrame, target: Upsert) -> DataFrame:
     return rows.withColumn("_place", F.row_number().over(order)).where("_place = 1").drop("_place")
 
 
-def _upsert(
-    spark: SparkSession, rows: DataFrame, target: Upsert, table: Table, bounds: Mapping[str, tuple[Any, Any]]
-) -> None:
-    same = [F.col(f"t.`{key}`") == F.col(f"s.`{key}`") for key in target.keys]
-    on = _all([*same, *_near(target.keys, bounds)])
-    newer = _version("s", target.newest_by) >= _version("t", target.newest_by) if target.newest_by else F.lit(True)
-    # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
-    values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
-    source = rows.withColumn(DELETED, deletes.are(target))
-    deleted = F.col(f"s.{DELETED}")
-    merge = merge_into(spark, table, source, on)
-    if target.evolve == "add_columns":
-        merge = merge.withSchemaEvolution()
-    if target.delete_when:
-        merge = merge.whenMatchedDelete(newer & deleted)
-    merge.whenMatchedUpdate(newer, values).whenNotMatchedInsert(~deleted, values).execute()
+def _merge_of(rows: DataFrame, target: Upsert | Replace | History, groups: DataFrame | None) -> tuple[DataFrame, Merge]:
+    """The source of the MERGE that puts `rows` into the target, and what is done with it."""
+    if isinstance(target, Upsert):
+        same = [f"t.`{key}` = s.`{key}`" for key in target.keys]
+        newer = _not_older(target.newest_by)
+        # A name in `delete_when` means the source's column, in a MERGE it could mean the target's: so it is computed before.
+        deleted = f"s.`{DELETED}`"
+        gone = f"{newer} AND {deleted}" if target.delete_when else None
+        what = Merge(" AND ".join(same), deletes=gone, updates=newer, inserts=f"NOT {deleted}")
+        return rows.withColumn(DELETED, deletes.are(target)), what
+    assert groups is not None, "a Replace names its groups, and a History its keys"
+    # A row that stands for its group deletes the old rows, all others are inserted. Exact for nulls.
+    removers = groups.select(*[f"`{key}`" for key in target.keys]).withColumn(GROUP, F.lit(True))
+    source = rows.withColumn(GROUP, F.lit(False)).unionByName(removers, allowMissingColumns=True)
+    same = [_same(f"t.`{key}`", f"s.`{key}`") for key in target.keys]
+    what = Merge(" AND ".join([*same, f"s.`{GROUP}`"]), deletes=ALL, updates=None, inserts=f"NOT s.`{GROUP}`")
+    return source, what
 
 
-def _replace(
+def _merge(
     spark: SparkSession,
-    rows: DataFrame,
-    target: Replace | History,
+    target: Upsert | Replace | History,
     table: Table,
-    groups: DataFrame,
+    source: DataFrame,
+    columns: Sequence[str],
+    what: Merge,
     bounds: Mapping[str, tuple[Any, Any]],
 ) -> None:
-    """One MERGE: a row that stands for its group deletes the old rows, all others are inserted. Exact for nulls."""
-    keys = [f"`{key}`" for key in target.keys]
-    removers = groups.select(*keys).withColumn(GROUP, F.lit(True))
-    source = rows.withColumn(GROUP, F.lit(False)).unionByName(removers, allowMissingColumns=True)
-    same = _all([*[F.col(f"t.{key}").eqNullSafe(F.col(f"s.{key}")) for key in keys], *_near(target.keys, bounds)])
-    values = {f"`{name}`": F.col(f"s.`{name}`") for name in rows.columns}
-    merge = merge_into(spark, table, source, same & F.col(f"s.{GROUP}"))
+    """The MERGE, by Spark."""
+    near = [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, low, high in _near(target.keys, bounds)]
+    values: dict[str, str | Column] = {f"`{name}`": f"s.`{name}`" for name in columns}
+    merge = merge_into(spark, table, source, _all([F.expr(what.on), *near]))
     if target.evolve == "add_columns":
         merge = merge.withSchemaEvolution()
-    merge.whenMatchedDelete().whenNotMatchedInsert(~F.col(f"s.{GROUP}"), values).execute()
+    if what.deletes:
+        merge = merge.whenMatchedDelete(None if what.deletes == ALL else what.deletes)
+    if what.updates:
+        merge = merge.whenMatchedUpdate(what.updates, values)
+    merge.whenNotMatchedInsert(what.inserts, values).execute()
+
+
+def _append(rows: DataFrame, target: Append, table: Table) -> None:
+    writer = rows.write.format("delta").mode("append")
+    if target.evolve == "add_columns":
+        writer = writer.option("mergeSchema", "true")
+    writer.save(table.path)
 
 
 def _create(rows: DataFrame, target: Target, table: Table, commit: Commit) -> None:
@@ -190,15 +220,24 @@ def merge_into(spark: SparkSession, table: Table, source: DataFrame, on: Column)
     return DeltaTable.forPath(spark, table.path).alias("t").merge(source.alias("s"), on)
 
 
-def _version(side: str, columns: Sequence[str]) -> Column:
-    # Structs compare field by field, a null being smaller than any value.
-    return F.struct(*[F.col(f"{side}.`{name}`") for name in columns])
+def _not_older(columns: Sequence[str]) -> str:
+    """Whether the source's version is not older: column for column, a null being older than any value."""
+    condition = ALL
+    for name in reversed(columns):
+        new, old = f"s.`{name}`", f"t.`{name}`"
+        newer = f"{new} > {old} OR ({old} IS NULL AND {new} IS NOT NULL)"
+        condition = f"({newer} OR ({_same(new, old)} AND {condition}))"
+    return condition
 
 
-def _near(keys: Sequence[str], bounds: Mapping[str, tuple[Any, Any]]) -> list[Column]:
-    """Literal bounds on the target's keys: open-source Delta derives no file pruning from the source of a MERGE."""
-    known = [(key, *_rounded(low, high)) for key, (low, high) in bounds.items() if key in keys and low is not None]
-    return [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, low, high in known]
+def _same(one: str, other: str) -> str:
+    # In parentheses: what follows would be a part of the second side to delta-rs's parser.
+    return f"({one} IS NOT DISTINCT FROM {other})"
+
+
+def _near(keys: Sequence[str], bounds: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, Any, Any]]:
+    """Keys with the smallest and largest value to look for: Delta derives no file pruning from the source of a MERGE."""
+    return [(key, *_rounded(low, high)) for key, (low, high) in bounds.items() if key in keys and low is not None]
 
 
 def _rounded(low: Any, high: Any) -> tuple[Any, Any]:

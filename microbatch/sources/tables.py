@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.places import Place
-from microbatch.sink.tables import Table, appended
+from microbatch.sink.tables import Table, appended, merged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -97,10 +97,8 @@ class TableInput:
         metrics: dict[str, Any] = next(
             (a["commitInfo"].get("operationMetrics", {}) for a in actions if "commitInfo" in a), {}
         )
-        merged = [
-            metrics[name] for what in ("Inserted", "Updated", "Deleted") if (name := f"numTargetRows{what}") in metrics
-        ]
-        return sum(int(count) for count in merged) if merged else appended(metrics)
+        counted = merged(metrics)
+        return sum(counted.values()) if counted else appended(metrics)
 
     def _files(self, version: int) -> int:
         """The data files of a version that a reader sees, as its indexes count them: none where rows were only moved.
