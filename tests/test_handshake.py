@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from microbatch.errors import JobHeld, MicrobatchError, StateChanged
 from microbatch.observers import Lines
 from microbatch.runner import run
+from microbatch.sink import small
 from microbatch.testing import Bench
 from tests import orders as suite
 from tests.orders import order
@@ -185,16 +186,22 @@ def test_a_table_that_was_restored_to_an_older_version_stops_its_flow(bench: Ben
 
 
 @pytest.mark.parametrize(
-    ("files", "words"),
+    ("most_rows", "kinds", "words"),
     [
-        ((f"{LAST:020}.json", f"{LAST:020}.crc"), "the ledger knows batch 2, the table holds 1"),
-        ((f"{LAST:020}.json",), "the log of table silver.orders or of the ledger cannot be read"),
+        (small.MOST_ROWS, ("json",), f"the ledger knows batch {LAST + 1}, the table holds {LAST}"),
+        (-1, ("json", "crc"), f"the ledger knows batch {LAST + 1}, the table holds {LAST}"),
+        (-1, ("json",), "the log of table silver.orders or of the ledger cannot be read"),
     ],
-    ids=["the newest", "the newest but for its checksum"],
+    ids=["by delta-rs", "by Spark", "by Spark, its checksum left"],
 )
-def test_a_table_that_lacks_its_newest_commit_stops_its_flow(bench: Bench, files: tuple[str, ...], words: str):
-    for file in files:
-        (Path(bench.storage["warehouse"]) / "silver/orders/_delta_log" / file).unlink()
+def test_a_table_that_lacks_its_newest_commit_stops_its_flow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, most_rows: int, kinds: tuple[str, ...], words: str
+):
+    monkeypatch.setattr(small, "MOST_ROWS", most_rows)
+    bench.run("orders")
+    bench.land("orders", order(100))
+    for kind in kinds:
+        (Path(bench.storage["warehouse"]) / f"silver/orders/_delta_log/{LAST + 1:020}.{kind}").unlink()
     assert words in str(refusal(bench, "refine"))
 
 

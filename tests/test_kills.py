@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.runner import run
+from microbatch.sink import small
 from microbatch.testing import Bench, Step
 from tests import soak
 from tests.orders import order
@@ -78,12 +79,15 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path):
     soak.soak(tmp_path, kills=20, seed=random.SystemRandom().randrange(10**6))
 
 
-@pytest.mark.parametrize("first", [1, 3])
-def test_a_crash_in_every_flow_neither_loses_nor_repeats_a_row(shops: tuple[Shop, Shop], first: int):
+@pytest.mark.parametrize(("first", "most_rows"), [(1, small.MOST_ROWS), (3, -1)], ids=["by delta-rs", "by Spark"])
+def test_a_crash_in_every_flow_neither_loses_nor_repeats_a_row(
+    shops: tuple[Shop, Shop], monkeypatch: pytest.MonkeyPatch, first: int, most_rows: int
+):
     """All four targets, deletions among the rows; the second time while a table grows by a column.
 
     Each flow crashes before another step than the one before it: two rounds of two tests are every step of every flow.
     """
+    monkeypatch.setattr(small, "MOST_ROWS", most_rows)
     crashed, twin = shops
     landing = soak.Landing(random.Random(2))
     files = landing.shops()
@@ -187,7 +191,8 @@ def test_without_the_keys_of_its_commits_an_append_doubles_after_a_crash(tmp_pat
     words = [sys.executable, str(script), str(tmp_path)]
     ended = subprocess.run(words, cwd=soak.HERE, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout.splitlines()[-1]) == {"keyed": [1, 1, 1], "unkeyed": [2, 2, 2]}
+    twice = {key: [2, 2, 2] for key in ("unkeyed", "unkeyed, by Spark")}
+    assert json.loads(ended.stdout.splitlines()[-1]) == {"keyed": [1, 1, 1], **twice}
 
 
 MUTANT = """
@@ -195,8 +200,10 @@ import json, sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from deltalake import CommitProperties
+
 from microbatch import session
-from microbatch.sink import targets
+from microbatch.sink import small, targets
 from microbatch.testing import Bench
 from tests import orders
 
@@ -211,10 +218,17 @@ def without_transactions(spark, commit):
         yield
 
 
+def without_transaction(commit):
+    return CommitProperties(custom_metadata={"userMetadata": commit.metadata})
+
+
 found = {}
 spark = session.start("mutant", {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "1"})
-for name, keyed in (("keyed", true), ("unkeyed", without_transactions)):
-    targets.keyed = keyed
+for name in ("keyed", "unkeyed", "unkeyed, by Spark"):
+    if name != "keyed":
+        targets.keyed, small._said = without_transactions, without_transaction
+    if name == "unkeyed, by Spark":
+        small.MOST_ROWS = -1
     bench = Bench(spark, Path(sys.argv[1]), Path(sys.argv[1]) / name)
     bench.write("jobs/orders.py", orders.ORDERS_JOB)
     bench.write("transforms/orders.py", orders.ORDERS_TRANSFORM)

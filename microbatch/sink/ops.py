@@ -178,64 +178,64 @@ def append(
     wanted = [{name: each.get(name) for name in shape.names} for each in records]
     if not wanted:
         return
-    stored = Table(warehouse, f"ops.{table}")
-    opened = stored.open() if key is not None and stored.exists() else None
-    if key is not None and opened is not None:
-        last = opened.transaction_version(key[0])
-        if last is not None and last >= key[1]:
-            return
-    write(stored, pa.Table.from_pylist(wanted, schema=shape), key, opened=opened)
+    write(Table(warehouse, f"ops.{table}"), pa.Table.from_pylist(wanted, schema=shape), key)
 
 
-def write(
-    stored: Table,
-    data: pa.Table,
-    key: tuple[str, int] | None = None,
-    predicate: str | None = None,
-    opened: DeltaTable | None = None,
-) -> None:
+def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, predicate: str | None = None) -> None:
     """One commit by delta-rs: an append, or with `predicate` the replacement of the rows it is true for.
 
     Args:
-        opened: the table, where it was looked into anyway: its log is not read once more.
+        key: transaction id and number; nothing is done where the table has it already.
     """
     from deltalake import CommitProperties, Transaction, write_deltalake
 
     keyed = CommitProperties(app_transactions=[Transaction(*key)] if key else None)
+
+    def commit(opened: DeltaTable) -> None:
+        last = opened.transaction_version(key[0]) if key else None
+        if key and last is not None and last >= key[1]:
+            return
+        if predicate:
+            write_deltalake(opened, data, mode="overwrite", predicate=predicate, commit_properties=keyed)
+            return
+        write_deltalake(opened, data, mode="append", commit_properties=keyed)
+        if opened.version() % TOGETHER == 0:
+            _together(opened)
+
     with reached(stored.path):
-        if opened is None and not stored.exists():
-            # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
-            made = {"delta.checkpointInterval": "50"}
-            options = storage_options(stored.path)
-            write_deltalake(
-                stored.path, data, configuration=made, commit_properties=keyed, storage_options=options, mode="append"
-            )
-        elif predicate:
-            change(
-                stored,
-                lambda table: write_deltalake(
-                    table, data, mode="overwrite", predicate=predicate, commit_properties=keyed
-                ),
-            )
-        else:
-            opened = opened or stored.open()
-            write_deltalake(opened, data, mode="append", commit_properties=keyed)
-            if opened.version() % TOGETHER == 0:
-                _together(opened)
+        if not stored.exists():
+            _make(stored, data.schema)
+        change(stored, commit)
+
+
+def _make(stored: Table, shape: pa.Schema) -> None:
+    """An empty table; of two that make it at once one does, and both find it."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import CommitFailedError
+
+    # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
+    properties, options = {"delta.checkpointInterval": "50"}, storage_options(stored.path)
+    try:
+        DeltaTable.create(stored.path, shape, mode="ignore", configuration=properties, storage_options=options)
+    except CommitFailedError:
+        if not stored.exists():
+            raise
 
 
 def change(stored: Table, what: Callable[[DeltaTable], Result]) -> Result:
-    """Change rows of a table; on its new state once more where another writer changed files of it in between.
+    """Change a table; on its new state once more where another writer changed files of it in between.
+
+    Not even an append stands beside a change to delta-rs: to it, it has read the whole table.
 
     Raises:
-        CommitFailedError: that happened ten times in turn.
+        CommitFailedError: that happened thirty times in turn.
     """
     from deltalake.exceptions import CommitFailedError
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
     again = Retrying(
         retry=retry_if_exception_type(CommitFailedError),
-        stop=stop_after_attempt(10),
+        stop=stop_after_attempt(30),
         wait=wait_random(0, 0.2),
         reraise=True,
     )

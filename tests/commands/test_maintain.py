@@ -83,6 +83,23 @@ def test_the_ledger_of_a_run_that_goes_on_stays_few_files(tmp_path: Path, monkey
     assert sorted(each["exit_code"] for each in ops.rows(warehouse, "runs")) == list(range(40, 45))
 
 
+def test_what_is_written_beside_somebody_who_changes_the_table_is_written_on_what_that_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """To delta-rs not even an append stands beside a delete; and two make the table at once."""
+    stored, keys = Table(str(tmp_path), "ops.runs"), ("a", "b", "a")
+    monkeypatch.setattr(Table, "exists", lambda self: False)
+    for key in keys:
+        ops.append(str(tmp_path), "runs", [{"job": "j", "run_id": key}], (key, 0))
+    seen = iter([stored.open()])
+    stored.open().delete("run_id = 'a'")
+    true = Table.open
+    monkeypatch.setattr(Table, "open", lambda self, version=None: next(seen, None) or true(self, version))
+    ops.append(str(tmp_path), "runs", [{"job": "j", "run_id": "c"}], ("c", 0))
+    monkeypatch.undo()
+    assert sorted(each["run_id"] for each in ops.rows(str(tmp_path), "runs")) == ["b", "c"]
+
+
 def test_old_batches_are_folded_into_one_row_and_what_the_ledger_proves_still_adds_up(busy: Bench):
     warehouse, now = busy.storage["warehouse"], datetime.now(timezone.utc)
     suite = busy.suite()
