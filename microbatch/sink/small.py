@@ -1,9 +1,9 @@
 """Small commits of local runs: from the pinned rows through delta-rs, with no Spark write and no second look at the log.
 
 An append of 1,000 rows to a table with a log of some dozen versions: 0.12 s, by Spark 0.75 s (warm, two cores), and one file in
-place of one a core. A MERGE of as many into 5,000: 0.04 s, by Spark 1 s. It is done only where the table is the same afterwards, key, counts,
-changes, statistics and all: a plain table of this machine with columns of `TYPES`. All else, all that is large or would rewrite
-much, and everything on a cluster is written by Spark.
+place of one a core. A MERGE of as many into 5,000: 0.04 s, by Spark 1 s. It is done only where the table is the same
+afterwards, key, counts, changes, statistics and all: a plain table of this machine with columns of `TYPES`. All else, all that
+is large or would rewrite much, and everything on a cluster is written by Spark.
 
 Source:
     delta-rs refuses a commit beside another one with the same transaction id that it did not see (tried; `test_small`).
