@@ -139,19 +139,21 @@ class Stored:
         """All that lies below, page by page."""
         import obstore
 
-        base = self.uri[: len(self.uri) - len(_key(self.uri))]
         with self._reached() as (store, key):
             for page in obstore.list(store, prefix=key or None):
-                yield from (_seen(f"{base}{each['path']}", each) for each in page)
+                found = (_seen(f"{_base(self.uri)}{each['path']}", each) for each in page)
+                yield from (each for each in found if not self._is_marker(each))
 
     def iterdir(self) -> Iterator[Stored]:
         import obstore
 
-        base = self.uri[: len(self.uri) - len(_key(self.uri))]
+        base = _base(self.uri)
         with self._reached() as (store, key):
             found = obstore.list_with_delimiter(store, prefix=key or None)
-        names = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
-        return (Stored(f"{base}{name}", self.options) for name in names)
+        objects = [_seen(f"{base}{each['path']}", each) for each in found["objects"]]
+        uris = [f"{base}{name}" for name in found["common_prefixes"]]
+        uris += [each.uri for each in objects if not self._is_marker(each)]
+        return (Stored(uri, self.options) for uri in uris)
 
     def glob(self, pattern: str) -> Iterator[Stored]:
         """Of a name in this folder; no deeper."""
@@ -195,13 +197,18 @@ class Stored:
             if names:
                 obstore.delete(store, names)
 
+    def _is_marker(self, seen: Seen) -> bool:
+        """Whether it is what S3A leaves where it made a folder: an object of no bytes whose name ends in a slash, which obstore
+        shows without the slash and can neither read nor delete."""
+        return not seen.size and Stored(seen.uri, self.options).seen() is None
+
     @contextmanager
     def _reached(self) -> Iterator[tuple[ObjectStore, str]]:
         """The store and the object's key in it; what the store says is wrong as an error of ours."""
         from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
         try:
-            yield _store(self.uri[: len(self.uri) - len(_key(self.uri))], self.options), _key(self.uri)
+            yield _store(_base(self.uri), self.options), _key(self.uri)
         except (PermissionDeniedError, UnauthenticatedError, NotSupportedError) as cause:
             raise ConfigError(Problem("storage", f"{self.uri} is refused: {told(cause)}")) from cause
         except BaseError as cause:
@@ -212,6 +219,12 @@ class Stored:
 
 def _key(uri: str) -> str:
     return uri.partition("://")[2].partition("/")[2]
+
+
+def _base(uri: str) -> str:
+    """The bucket, with a slash behind it."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/"
 
 
 def _mark(of: Any) -> dict[str, str]:

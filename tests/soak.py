@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -105,8 +105,7 @@ class Shop:
         self.write("expectations/shop/orders.yml", ORDERS_RULES)
         self.write("expectations/shop/customers.yml", CUSTOMERS_RULES)
         self.write("conf/base/shop.yml", CONF)
-        settings = {**SPARK_CONF, **brief()}
-        self.write("conf/local/spark.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
+        self.configure({})
 
     def write(self, path: str, text: str) -> None:
         """Write a file as a whole: nobody sees a half of it."""
@@ -115,6 +114,11 @@ class Shop:
         half = file.with_name(f"_{file.name}")
         half.write_text(text)
         half.rename(file)
+
+    def configure(self, more: Mapping[str, str]) -> None:
+        """The settings of Spark, with some more."""
+        settings = {**SPARK_CONF, **brief(), **more}
+        self.write("conf/local/spark.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def grow(self, grown: bool = True) -> None:
         """Give the totals one column more."""

@@ -54,8 +54,7 @@ class StoredShop(soak.Shop):
         self.warehouse, self.checkpoints = f"{self.base}/warehouse", f"{self.base}/checkpoints"
         storage = f"{{landing: {self.base}/landing, warehouse: {self.warehouse}, checkpoints: {self.checkpoints}}}"
         self.write("conf/base/environment.yml", f"storage: {storage}\n")
-        settings = {**s3.settings(), "spark.driver.extraClassPath": f"{jars}/*"}
-        self.write("conf/local/spark.conf", soak.SPARK_CONF + "".join(f"{k} {v}\n" for k, v in settings.items()))
+        self.configure({**s3.settings(), "spark.driver.extraClassPath": f"{jars}/*"})
         load(root)  # from here on this process reaches the bucket too
 
     def land(self, files: Mapping[str, str]) -> None:
