@@ -17,7 +17,7 @@ from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
 
 Result = TypeVar("Result")
 
@@ -203,23 +203,31 @@ def write(stored: Table, data: pa.Table, key: tuple[str, int] | None = None, pre
             _together(opened)
 
     with reached(stored.path):
-        if not stored.exists():
-            _make(stored, data.schema)
-        change(stored, commit)
+        if stored.exists() or not _made(stored, data, keyed):
+            change(stored, commit)
 
 
-def _make(stored: Table, shape: pa.Schema) -> None:
-    """An empty table; of two that make it at once one does, and both find it."""
-    from deltalake import DeltaTable
-    from deltalake.exceptions import CommitFailedError
+def _made(stored: Table, data: pa.Table, keyed: CommitProperties) -> bool:
+    """Make the table with these rows; False, and nothing done, where somebody made it meanwhile."""
+    from deltalake import write_deltalake
+    from deltalake.exceptions import DeltaError
 
     # A log entry a batch stays small for years; one checkpoint of it in fifty commits is enough.
     properties, options = {"delta.checkpointInterval": "50"}, storage_options(stored.path)
     try:
-        DeltaTable.create(stored.path, shape, mode="ignore", configuration=properties, storage_options=options)
-    except CommitFailedError:
+        write_deltalake(
+            stored.path,
+            data,
+            mode="error",
+            configuration=properties,
+            commit_properties=keyed,
+            storage_options=options,
+        )
+    except DeltaError:
         if not stored.exists():
             raise
+        return False
+    return True
 
 
 def change(stored: Table, what: Callable[[DeltaTable], Result]) -> Result:

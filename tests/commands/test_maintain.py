@@ -87,14 +87,14 @@ def test_what_is_written_beside_somebody_who_changes_the_table_is_written_on_wha
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """To delta-rs not even an append stands beside a delete; and two make the table at once."""
-    stored, keys = Table(str(tmp_path), "ops.runs"), ("a", "b", "a")
-    monkeypatch.setattr(Table, "exists", lambda self: False)
-    for key in keys:
+    stored, there, opened = Table(str(tmp_path), "ops.runs"), Table.exists, Table.open
+    for key in ("a", "b", "a"):
+        seen = iter([False])
+        monkeypatch.setattr(Table, "exists", lambda self, seen=seen: next(seen, True) and there(self))
         ops.append(str(tmp_path), "runs", [{"job": "j", "run_id": key}], (key, 0))
-    seen = iter([stored.open()])
+    states = iter([stored.open()])
     stored.open().delete("run_id = 'a'")
-    true = Table.open
-    monkeypatch.setattr(Table, "open", lambda self, version=None: next(seen, None) or true(self, version))
+    monkeypatch.setattr(Table, "open", lambda self, version=None: next(states, None) or opened(self, version))
     ops.append(str(tmp_path), "runs", [{"job": "j", "run_id": "c"}], ("c", 0))
     monkeypatch.undo()
     assert sorted(each["run_id"] for each in ops.rows(str(tmp_path), "runs")) == ["b", "c"]
