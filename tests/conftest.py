@@ -16,3 +16,8 @@ def orders(bench: Bench) -> Bench:
     bench.write("expectations/orders/orders.yml", suite.ORDERS_RULES)
     bench.write("conf/base/orders.yml", suite.ORDERS_CONF)
     return bench
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest comes first: as the last one it would keep one worker busy while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.name != "test_kills.py")
