@@ -19,5 +19,5 @@ def orders(bench: Bench) -> Bench:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest comes first: as the last one it would keep one worker busy while the other has nothing to do."""
+    """The file that takes longest comes first: as the last one it would keep one worker busy, the other idle."""
     items.sort(key=lambda item: item.path.name != "test_kills.py")
