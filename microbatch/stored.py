@@ -139,9 +139,10 @@ class Stored:
         """All that lies below, page by page."""
         import obstore
 
+        base = _base(self.uri)
         with self._reached() as (store, key):
             for page in obstore.list(store, prefix=key or None):
-                found = (_seen(f"{_base(self.uri)}{each['path']}", each) for each in page)
+                found = (_seen(f"{base}{each['path']}", each) for each in page)
                 yield from (each for each in found if not self._is_marker(each))
 
     def iterdir(self) -> Iterator[Stored]:
