@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from microbatch import empty
 from microbatch.job import Flow, Source, snapshots_of
 
 if TYPE_CHECKING:
@@ -74,14 +75,14 @@ def of_flow(
     streamed = flow.reads.name if isinstance(flow.reads, Source) else flow.reads
     if flow.transform is None:
         return {name: ("as it is", ((streamed, name),)) for name in input_.fieldNames()}
-    row = spark.createDataFrame([], "_row STRING").schema
+    row = empty.declared(spark, "_row STRING")
     wide = type(input_)([*input_, *([] if flow.recompute_by else row)])
     names = {f"{PREFIX}streamed": streamed}
     frames = {}
     for parameter, snapshot in snapshots_of(flow).items():
         names[f"{PREFIX}snapshot_{parameter}"] = snapshot.table
-        frames[parameter] = spark.createDataFrame([], tables[snapshot.table]).alias(f"{PREFIX}snapshot_{parameter}")
-    return of_frame(flow.transform(spark.createDataFrame([], wide).alias(f"{PREFIX}streamed"), **frames), names)
+        frames[parameter] = empty.frame(spark, tables[snapshot.table]).alias(f"{PREFIX}snapshot_{parameter}")
+    return of_frame(flow.transform(empty.frame(spark, wide).alias(f"{PREFIX}streamed"), **frames), names)
 
 
 def of_frame(frame: DataFrame, names: Mapping[str, str]) -> dict[str, tuple[str, tuple[Column, ...]]]:

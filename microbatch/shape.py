@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.types import BooleanType, StructField, StructType
 
-from microbatch import checks
+from microbatch import checks, empty
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, shortened
 from microbatch.job import Append, Flow, History, Source, snapshots_of
@@ -147,18 +147,18 @@ def _input(
     if isinstance(flow.reads, Source):
         conf = job.conf.sources[flow.reads.name]
         try:
-            schema = spark.createDataFrame([], flow.reads.schema).schema
+            schema = empty.declared(spark, flow.reads.schema)
         except Exception as cause:
             raise ConfigError(
                 Problem(_where(job, flow), f"schema of source {flow.reads.name} is not DDL: {_first_line(cause)}")
             ) from cause
         added = conf.adds()
-        return type(schema)([*schema, *spark.createDataFrame([], ", ".join(added)).schema]) if added else schema
+        return type(schema)([*schema, *empty.declared(spark, ", ".join(added))]) if added else schema
     if flow.reads not in outputs:
         raise _Unknown
     schema = outputs[flow.reads]
     if reads_changes(suite, flow) and not flow.recompute_by:
-        extra = spark.createDataFrame([], CHANGE_COLUMNS).schema
+        extra = empty.declared(spark, CHANGE_COLUMNS)
         return type(schema)([field for field in schema if field.name not in extra.fieldNames()] + list(extra))
     return schema
 
@@ -169,15 +169,15 @@ def _output(
     if flow.transform is None:
         return input_
     where, keeps = _where(job, flow), not flow.recompute_by
-    wide = type(input_)([*input_, *spark.createDataFrame([], "_row STRING").schema]) if keeps else input_
+    wide = type(input_)([*input_, *empty.declared(spark, "_row STRING")]) if keeps else input_
     frames = {}
     for name, snapshot in snapshots_of(flow).items():
         if snapshot.table not in outputs:
             raise _Unknown
-        frames[name] = spark.createDataFrame([], outputs[snapshot.table])
+        frames[name] = empty.frame(spark, outputs[snapshot.table])
     source = f"transform {flow.transform.__name__}, {_file_of(flow.transform)}"
     try:
-        result = flow.transform(spark.createDataFrame([], wide).alias(INPUT), **frames)
+        result = flow.transform(empty.frame(spark, wide).alias(INPUT), **frames)
         if not hasattr(result, "_jdf"):
             raise TypeError(f"it gave {type(result).__name__}, not a DataFrame; is there a return?")
         columns = list(result.columns)
@@ -294,7 +294,7 @@ def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: 
     condition = getattr(target, "delete_when", None)
     if condition:
         try:
-            spark.createDataFrame([], output).where(condition).schema  # noqa: B018  the analysis is what is wanted
+            empty.frame(spark, output).where(condition).schema  # noqa: B018  the analysis is what is wanted
         except Exception as cause:
             problems.append(Problem(where, f"delete_when: {_first_line(cause)}"))
     engine = [
@@ -342,7 +342,7 @@ def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> 
 def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> Plan:
     return checks.plan(
         job.expectations.get(flow.name),
-        spark.createDataFrame([], output),
+        empty.frame(spark, output),
         not_null=tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else (),
         only_keys_when=getattr(flow.writes, "delete_when", None),
         mask=tuple(name for conf in job.conf.sources.values() for name in conf.mask),

@@ -237,12 +237,8 @@ def brief() -> dict[str, str]:
     compiler alone. That compiler has 48 MiB for its code unless told, which one test of a session fills: from then on Java
     compiles nothing any more, and all that is new is interpreted.
     """
-    java = f"{session.java_options(session.jars_folder())} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-    return {
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": java,
-    }
+    java = f"{session.java_options(session.jars_folder())} {session.FIRST_COMPILER} -XX:ReservedCodeCacheSize=240m"
+    return {**session.LITTLE, "spark.driver.extraJavaOptions": java}
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
@@ -142,7 +143,7 @@ class _Replay:
         work = self._work("/groups")
         version = self.input.table.version() or 0
         end = json.dumps({"reservoirVersion": version + 1, "index": -1})
-        keys = self.spark.createDataFrame([], self.shape.input).select(*self.flow.recompute_by).schema
+        keys = empty.frame(self.spark, self.shape.input).select(*self.flow.recompute_by).schema
         texts = self.spark.createDataFrame([(letter["payload"],) for letter in letters], "payload STRING")
         from pyspark.sql import functions as F
 

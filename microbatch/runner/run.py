@@ -15,6 +15,7 @@ from microbatch.observers import Observer
 from microbatch.runner import metrics
 from microbatch.runner.accept import Accept
 from microbatch.runner.going_on import go_on
+from microbatch.runner.little import is_little
 from microbatch.runner.lock import held
 from microbatch.runner.report import FlowRun, Report, run_id
 from microbatch.runner.side_by_side import take_all
@@ -54,6 +55,7 @@ def run(
     if accept and len(wanted) != 1:
         raise ConfigError(Problem("--accept", "gives something up for good, so name one job and one --flow"))
     this = Run(suite, jobs, run_id(), observer or Observer(), reached, threading.Event(), accept)
+    this.is_little = lambda: not on and is_little(suite, wanted)
     started = datetime.now(timezone.utc)
 
     def lost() -> None:

@@ -45,6 +45,7 @@ class Run:
     reached: Callable[[str, int], None]
     stopping: threading.Event
     accept: Accept | None = None
+    is_little: Callable[[], bool] = lambda: False  # asked once, before Spark starts
     watch: Watch = field(init=False)
     health: Health = field(init=False)
     spark: SparkSession | None = None
@@ -72,7 +73,7 @@ class Run:
         warming = threading.Thread(target=checks.warm, daemon=True)
         warming.start()
         self.observer.says("starting Spark")
-        spark = session.start(f"microbatch {' '.join(self.jobs)}", self.suite.spark_conf)
+        spark = session.start(f"microbatch {' '.join(self.jobs)}", self.suite.spark_conf, little=self.is_little())
         warming.join()
         from microbatch.shape import shapes
 

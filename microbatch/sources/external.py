@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from microbatch import empty
 from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged, shortened
 from microbatch.places import is_seen, place
 from microbatch.sink.tables import Table
@@ -134,7 +135,7 @@ class Delta(TableInput):
 
         from microbatch.sources import columnar, parse
 
-        declared = batch.sparkSession.createDataFrame([], self.schema).schema
+        declared = empty.declared(batch.sparkSession, self.schema)
         own = [name for name in batch.columns if name != PLACE]
         unknown = columnar.unknown(declared, [batch.select(*[f"`{name}`" for name in own]).schema])
         named = [] if self.unknown_fields == "ignore" else [each.name for each in unknown]
@@ -148,7 +149,7 @@ class Delta(TableInput):
     def _refuse_misfit(self, spark: SparkSession) -> None:
         from microbatch.sources import columnar
 
-        declared = spark.createDataFrame([], self.schema).schema
+        declared = empty.declared(spark, self.schema)
         stored = spark.read.format("delta").load(self.table.path).schema
         if what := _missing(declared, stored) or columnar.misfit(declared, stored):
             raise ConfigError(Problem(f"source {self.source}", f"table {self.table.name}: {what}"))

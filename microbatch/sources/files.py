@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from microbatch import empty
 from microbatch.errors import SourceUnavailable, StateChanged, shortened
 from microbatch.places import Place, is_seen, open_reader, place
 from microbatch.sources.listing import (
@@ -85,14 +86,23 @@ class Files:
             SourceUnavailable: the folder is not there.
             StateChanged: a file that was read is no longer what was read.
         """
-        if not is_seen(self.conf.path):
-            return 1
+        return 1 if not is_seen(self.conf.path) else len(self._new())
+
+    def pending_bytes(self) -> int | None:
+        """The size of those files [bytes]; None where nobody sees them from here.
+
+        Raises:
+            MicrobatchError: as for `pending`.
+        """
+        return sum(file.size for file in self._new()) if is_seen(self.conf.path) else None
+
+    def _new(self) -> list[File]:
         record = Record(self.checkpoint)
         if self.accept:
             record.refresh()
         now, seen = files_below(self.name, self.conf.path, _options(self.conf).get("pathglobfilter")), record.all()
         refuse_changed(self.flow, seen, now)
-        return len(now.keys() - seen.keys())
+        return [now[path] for path in now.keys() - seen.keys()]
 
     def stream(self, spark: SparkSession) -> DataFrame:
         """The stream that says which files are new; its rows are not read."""
@@ -138,7 +148,7 @@ class Files:
         """See `Input`: a line of JSON or CSV as it was, a row of any other format as JSON."""
         from microbatch.sources import letters, parse
 
-        declared, options = texts.sparkSession.createDataFrame([], self.schema).schema, _options(self.conf)
+        declared, options = empty.declared(texts.sparkSession, self.schema), _options(self.conf)
         if self.conf.format == "json":
             options.pop("multiline", None)
             return parse.json_lines(texts.drop("kind"), declared, self.conf.unknown_fields, options)
@@ -187,7 +197,7 @@ class Files:
     def _other_types(self, spark: SparkSession, files: list[File]) -> dict[str, str]:
         from microbatch.sources import columnar
 
-        declared, options = spark.createDataFrame([], self.schema).schema, _options(self.conf)
+        declared, options = empty.declared(spark, self.schema), _options(self.conf)
 
         def misfits(paths: list[str]) -> list[str]:
             schemas = columnar.schemas(spark, "orc", options, paths)

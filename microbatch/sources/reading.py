@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
+from microbatch import empty
 from microbatch.sources import columnar, parse
 from microbatch.sources.listing import literal
 
@@ -21,7 +22,7 @@ def read(spark: SparkSession, schema: str, conf: FilesConf, options: dict[str, s
     Args:
         options: the reader's, names in lower case.
     """
-    declared = spark.createDataFrame([], schema).schema
+    declared = empty.declared(spark, schema)
     if not paths:
         rescued = ["_rescued STRING"] if conf.unknown_fields == "rescue" else []
         places = ["_file STRING", "_file_modified TIMESTAMP"] if conf.metadata else []

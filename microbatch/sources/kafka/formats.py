@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from microbatch import empty
 from microbatch.sources.input import NEWEST
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Format:
         """The rows of messages as Spark's source gives them, with the engine's columns (see `parse`) and `NEWEST`."""
         from pyspark.sql import functions as F
 
-        declared = messages.sparkSession.createDataFrame([], schema).schema
+        declared = empty.declared(messages.sparkSession, schema)
         places = self._places()
         added = [column.alias(name) for name, column in {**places, NEWEST: F.col("timestamp")}.items()]
         kept = messages.select("key", "value", *added)
@@ -55,7 +56,7 @@ class Format:
         """See `Input`."""
         from microbatch.sources import letters
 
-        declared = texts.sparkSession.createDataFrame([], schema).schema
+        declared = empty.declared(texts.sparkSession, schema)
         if self.name == "json" and not self.metadata:
             return self._json(texts.drop("kind"), declared)
         rows = letters.of_json(texts.where("kind = 'row'"), shape)

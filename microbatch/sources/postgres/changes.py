@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from microbatch import empty
 from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged
 from microbatch.places import Place, write
 from microbatch.sources.postgres import catalog, rows
@@ -142,7 +143,7 @@ class ChangesInput:
                 nothing = [pa.nulls(block.num_rows, pa.int64()), pa.nulls(block.num_rows, pa.timestamp("us", "UTC"))]
                 blocks.append(converted(block.columns, schema, [op, *nothing]))
         table = pa.Table.from_batches(blocks).slice(0, most) if blocks else None
-        frame = spark.createDataFrame([], schema) if table is None else spark.createDataFrame(table, schema)
+        frame = empty.frame(spark, schema) if table is None else spark.createDataFrame(table, schema)
         return self.rows(frame)
 
     def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
@@ -254,10 +255,10 @@ class ChangesInput:
         )
 
     def _declared(self, spark: SparkSession) -> StructType:
-        return spark.createDataFrame([], self.schema).schema
+        return empty.declared(spark, self.schema)
 
     def _with_changes(self, spark: SparkSession) -> StructType:
-        return spark.createDataFrame([], f"{self.schema}, _op STRING, _lsn BIGINT, _committed_at TIMESTAMP").schema
+        return empty.declared(spark, f"{self.schema}, _op STRING, _lsn BIGINT, _committed_at TIMESTAMP")
 
     def _of_blocks(self, spark: SparkSession) -> StructType:
         from pyspark.sql.types import StructType

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from microbatch import empty
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.places import Place
 from microbatch.sources.postgres import catalog, rows
@@ -126,7 +127,7 @@ class CursorInput:
         for condition in (f"{after} ORDER BY {cursor} LIMIT {most}", f"true ORDER BY {cursor} DESC LIMIT {most}"):
             blocks = blocks or list(reading.blocks(condition, schema))
         table = pa.Table.from_batches(blocks) if blocks else None
-        frame = spark.createDataFrame([], schema) if table is None else spark.createDataFrame(table, schema)
+        frame = empty.frame(spark, schema) if table is None else spark.createDataFrame(table, schema)
         return self.rows(frame)
 
     def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
@@ -226,7 +227,7 @@ class CursorInput:
             raise StateChanged(self.server.flow, what, START_ANEW)
 
     def _declared(self, spark: SparkSession) -> StructType:
-        return spark.createDataFrame([], self.schema).schema
+        return empty.declared(spark, self.schema)
 
     def _of_blocks(self, spark: SparkSession) -> StructType:
         """What the blocks hold: the schema's columns, the cursor as text where none of them is its time, what did not fit."""
