@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from pyspark.sql import functions as F
@@ -27,12 +28,14 @@ def main() -> None:
         if not link.exists():
             link.symlink_to(jar)
     spark = session("orders by jdbc", both, tuned=True)
+    began = time.monotonic()
     source = {"url": given.url, "dbtable": "orders", "driver": "org.postgresql.Driver", "fetchsize": "10000"}
     whole = spark.read.format("jdbc").options(**source)
     first, last = whole.load().agg(F.min("order_id"), F.max("order_id")).collect()[0]
     parts = {"partitionColumn": "order_id", "lowerBound": first, "upperBound": last, "numPartitions": 2}
     rows = whole.options(**parts).load()
     rows.write.format("delta").save(str(given.home / "warehouse" / "bronze" / "orders"))
+    print(f"{time.monotonic() - began:.3f}")  # seconds of read and write
     spark.stop()
 
 
