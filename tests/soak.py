@@ -289,14 +289,18 @@ def die_at(root: Path, step: str, count: int) -> int:
     return run(load(root, "local"), ["shop"], reached=reached).exit_code
 
 
-def soak(folder: Path, kills: int, seed: int) -> None:
+def soak(shop: Shop, twin: Shop, kills: int, seed: int) -> None:
     """Kill so many runs, half of them before a table grows by a column and half of them after.
+
+    Args:
+        shop: the suite whose runs are killed.
+        twin: takes in the same files, and is never killed.
 
     Raises:
         RuntimeError: a run or an audit failed, or the tables are not those of the twin; names the seed.
     """
     chance = random.Random(seed)
-    landing, shop, twin = Landing(chance), Shop(folder / "killed"), Shop(folder / "twin")
+    landing = Landing(chance)
     for each in (shop, twin):
         each.land(landing.shops())
     took: list[float] = []
@@ -344,7 +348,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"seed {given.seed}, {given.kills} kills, in {folder}")
     try:
-        soak(folder, given.kills, given.seed)
+        soak(Shop(folder / "killed"), Shop(folder / "twin"), given.kills, given.seed)
     except RuntimeError as failed:
         print(failed, file=sys.stderr)
         return 1
