@@ -25,7 +25,7 @@ from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
 from microbatch.sources.input import NEWEST
-from microbatch.sources.listing import Record
+from microbatch.sources.record import Record
 from microbatch.sources.tables import TableInput, offsets
 from microbatch.surrender import surrender
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of

@@ -16,8 +16,9 @@ from microbatch.errors import ConfigError, SourceUnavailable, StateChanged
 from microbatch.places import Place, connect, is_seen, place, plain, renamed, storage_options, write
 from microbatch.runner.accept import accepted, query_id, start_anew, starting_version
 from microbatch.runner.cut import Baseline, cut
-from microbatch.sources.listing import File, Record, files_below, logged, look_at, look_at_each, refuse_changed
+from microbatch.sources.listing import File, files_below, logged, look_at, look_at_each, refuse_changed
 from microbatch.sources.postgres.copy import Spool as Copy
+from microbatch.sources.record import FOLDED, Record
 from microbatch.sources.rest.spool import Spool, Writing, digest
 from microbatch.stored import Stored
 
@@ -128,6 +129,16 @@ def test_a_file_that_was_written_again_has_another_mark(folder: Stored):
         refuse_changed("flow", record.all(), files_below("s", f"{folder}/in"))
     file.unlink()
     assert look_at_each([str(file), f"{folder}/checkpoint"]) == {str(file): None, f"{folder}/checkpoint": None}
+
+
+def test_the_records_of_a_hundred_batches_become_one_object(folder: Stored):
+    record = Record(folder / "checkpoint")
+    for batch in range(FOLDED + 2):
+        record.keep(batch, [File(f"s3a://lake/{batch}.json", 1, 2)])
+    left = {file.name for file in record.folder.glob("*.json")}
+    assert left == {f"0-{FOLDED - 1}.json", f"{FOLDED}.json", f"{FOLDED + 1}.json"}
+    record.forget_after(7)
+    assert sorted(record.all()) == [f"s3a://lake/{batch}.json" for batch in range(8)]
 
 
 def test_a_fetch_that_was_cut_off_on_its_way_into_the_store_does_not_count(folder: Stored):

@@ -20,7 +20,7 @@ from microbatch.runner.past import HARMLESS
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.files import Files
-from microbatch.sources.listing import Record
+from microbatch.sources.record import Record
 from microbatch.sources.tables import end_version, numbered, offsets
 
 

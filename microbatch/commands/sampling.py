@@ -16,7 +16,8 @@ from microbatch.places import is_seen
 from microbatch.runner.inputs import input_of
 from microbatch.sink.tables import Table
 from microbatch.sources.files import Files, unreadable
-from microbatch.sources.listing import File, Record, files_below
+from microbatch.sources.listing import File, files_below
+from microbatch.sources.record import Record
 from microbatch.sources.rest import Rest
 from microbatch.sources.tables import TableInput, end_version, last_offset
 

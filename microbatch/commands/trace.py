@@ -21,7 +21,7 @@ from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
-from microbatch.sources.listing import Record
+from microbatch.sources.record import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from microbatch.places import Place, renamed, write
-from microbatch.sources.listing import Record
+from microbatch.sources.record import Record
 from microbatch.sources.tables import numbered
 
 MARK = "microbatch/rewound.json"

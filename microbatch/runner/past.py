@@ -19,7 +19,8 @@ from microbatch.runner.report import run_id
 from microbatch.runner.rewinding import NOTHING, FlowBack, Plan, TableBack
 from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of
-from microbatch.sources.listing import Record, look_at_each
+from microbatch.sources.listing import look_at_each
+from microbatch.sources.record import Record
 from microbatch.sources.tables import end_version
 
 Batches = list[dict[str, Any]]

@@ -10,7 +10,7 @@ from microbatch import quarantine
 from microbatch.errors import MicrobatchError, redacted
 from microbatch.places import Place
 from microbatch.quarantine import Origin
-from microbatch.sources.listing import Record
+from microbatch.sources.record import Record
 from microbatch.sources.tables import numbered, offsets
 
 

@@ -26,13 +26,13 @@ from microbatch.errors import SourceUnavailable, StateChanged, shortened
 from microbatch.places import Place, is_seen, open_reader, place
 from microbatch.sources.listing import (
     File,
-    Record,
     files_below,
     logged,
     look_at_each,
     refuse_changed,
     refuse_links,
 )
+from microbatch.sources.record import Record
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -9,13 +9,13 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from microbatch.errors import SourceUnavailable, StateChanged
-from microbatch.places import Place, each_of, is_local, place, plain, write
+from microbatch.places import Place, each_of, is_local, place, plain
 from microbatch.stored import Seen, Stored
 
 NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
@@ -173,66 +173,6 @@ def _entries(log: Place, number: int) -> list[dict[str, Any]]:
             except ValueError as cause:
                 raise ValueError(f"checkpoint damaged: {file}") from cause
     raise ValueError(f"checkpoint damaged: {log / str(number)} is missing")
-
-
-class Record:
-    """The files each batch of a flow read, as they were then: `<checkpoint>/microbatch/files/<batch>.json`.
-
-    Spark's own log keeps path and time, not the size, and never looks again at a file it has read.
-    """
-
-    def __init__(self, checkpoint: Place) -> None:
-        self.folder = checkpoint / "microbatch" / "files"
-
-    def keep(self, batch_id: int, files: list[File]) -> None:
-        """Record a batch's files; the first record of a batch stands, so that a file changed in between is seen."""
-        target = self.folder / f"{batch_id}.json"
-        if not target.exists():
-            write(target, json.dumps([file.as_recorded() for file in files]))
-
-    def forgive(self, batch_id: int, paths: Iterable[str]) -> None:
-        """Files that could not be read may be mended in place: they were not taken in, so no change of theirs is a loss."""
-        broken = set(paths)
-        files = [File(f.path, NOT_TAKEN_IN, 0) if f.path in broken else f for f in self.of(batch_id).values()]
-        (self.folder / f"{batch_id}.json").unlink(missing_ok=True)
-        self.keep(batch_id, files)
-
-    def refresh(self) -> None:
-        """Take every recorded file as it is now: one that changed counts as read, one that vanished is forgotten."""
-        for batch_id in self._numbers():
-            there = [now for path in self.of(batch_id) if (now := look_at(path))]
-            (self.folder / f"{batch_id}.json").unlink()
-            self.keep(batch_id, there)
-
-    def after(self, batch_id: int) -> list[str]:
-        """The files that later batches read."""
-        return [path for batch in self._numbers() if batch > batch_id for path in self.of(batch)]
-
-    def forget_after(self, batch_id: int) -> None:
-        """Forget what later batches read: it is to be read again."""
-        for number in self._numbers():
-            if number > batch_id:
-                (self.folder / f"{number}.json").unlink()
-
-    def of(self, batch_id: int) -> dict[str, File]:
-        """The files recorded for a batch; empty where it has no record."""
-        target = self.folder / f"{batch_id}.json"
-        try:
-            return {file[0]: File(*file) for file in json.loads(target.read_text())}
-        except FileNotFoundError:
-            return {}
-
-    def batches(self, upto: int) -> int:
-        """How many batches up to this one have a record."""
-        return sum(number <= upto for number in self._numbers())
-
-    def all(self) -> dict[str, File]:
-        """Every recorded file, by path."""
-        read = each_of(self.folder, self.of, self._numbers())
-        return {path: file for batch in read for path, file in batch.items()}
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(record.stem) for record in self.folder.glob("[0-9]*.json")) if self.folder.is_dir() else []
 
 
 def refuse_changed(flow: str, seen: dict[str, File], now: dict[str, File]) -> None:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.sources.files import Files
-from microbatch.sources.listing import File, Record
+from microbatch.sources.listing import File
+from microbatch.sources.record import Record
 from microbatch.sources.rest.client import Again, Client, Server
 from microbatch.sources.rest.fetch import Asked, Fetch
 from microbatch.sources.rest.spool import Spool, Writing
@@ -83,8 +84,8 @@ class Rest(Files):
         """
         self._refuse_lost()
         committed = set(numbered(self.checkpoint / "commits"))
-        record = Record(self.checkpoint)
-        self.spool.prune({path for batch in committed for path in record.of(batch)})
+        read = Record(self.checkpoint).by_batch()
+        self.spool.prune({path for batch, files in read.items() if batch in committed for path in files})
         fetches = self.spool.all()
         last = fetches[-1] if fetches else None
         answer = self.spool.answer(last.number) if last else Counter[bytes]()

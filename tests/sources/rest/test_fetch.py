@@ -11,7 +11,8 @@ from email.utils import format_datetime
 import pytest
 
 from microbatch.errors import ConfigError, SourceUnavailable, StateChanged
-from microbatch.sources.listing import Record, look_at
+from microbatch.sources.listing import look_at
+from microbatch.sources.record import Record
 from microbatch.sources.rest import Rest
 from microbatch.sources.rest.client import retry_after_s
 from microbatch.sources.rest.paging import ByCursor, ByLink, ByOffset, ByPage, Paging
