@@ -59,7 +59,17 @@ def _under_the_suite(value: str, info: ValidationInfo) -> str:
     return resolved(value, (info.context or {}).get("root", Path.cwd()))
 
 
+def _place(value: str, info: ValidationInfo) -> str:
+    suite: Path = (info.context or {}).get("root", Path.cwd())
+    path = resolved(value, suite)
+    relative = not is_uri(value) and not os.path.isabs(os.path.expanduser(value))
+    if relative and not Path(path).is_relative_to(suite):
+        raise ValueError("leaves the suite; write an absolute path, or a storage root to start it with")
+    return path
+
+
 Text = Annotated[str, AfterValidator(_not_blank)]
+Location = Annotated[Text, AfterValidator(_place)]  # of data: a relative one stays inside the suite
 FilePath = Annotated[Text, AfterValidator(_under_the_suite)]
 Words = Annotated[str, Field(coerce_numbers_to_str=True), WithJsonSchema({"type": ["string", "number"]})]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]

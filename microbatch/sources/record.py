@@ -63,7 +63,9 @@ class Record:
             if last > batch_id:
                 if first <= batch_id:
                     read = (self._read(name) or {}).items()
-                    self._write(f"{first}-{batch_id}.json", {batch: files for batch, files in read if batch <= batch_id})
+                    self._write(
+                        f"{first}-{batch_id}.json", {batch: files for batch, files in read if batch <= batch_id}
+                    )
                 (self.folder / name).unlink()
 
     def of(self, batch_id: int) -> dict[str, File]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from microbatch.config.kinds.source import SourceConf, at_key
 from microbatch.config.names import NAME_RULE, is_name
-from microbatch.config.values import Count, CountOrZero, Text, is_uri, resolved
+from microbatch.config.values import Count, CountOrZero, Location, Text
 
 
 class DeltaConf(SourceConf):
@@ -24,20 +23,10 @@ class DeltaConf(SourceConf):
     """
 
     kind: Literal["delta"]
-    path: Text | None = None
+    path: Location | None = None
     table: Text | None = None
     starting_version: CountOrZero | None = None
     max_files_per_batch: Count | None = None
-
-    @field_validator("path")
-    @classmethod
-    def _path(cls, value: str, info: ValidationInfo) -> str:
-        suite: Path = (info.context or {}).get("root", Path.cwd())
-        path = resolved(value, suite)
-        relative = not is_uri(value) and not os.path.isabs(os.path.expanduser(value))
-        if relative and not Path(path).is_relative_to(suite):
-            raise ValueError("leaves the suite; write an absolute path, or a storage root to start it with")
-        return path
 
     @field_validator("table")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,14 +10,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationInfo,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
 from microbatch.config.kinds.source import SourceConf, at_key
-from microbatch.config.values import Count, Text, is_uri, resolved
+from microbatch.config.values import Count, Location
 
 REFUSED_OPTIONS: Mapping[str, str] = {
     "latestfirst": "reads the newest files first, and with an age limit never reads the others",
@@ -67,20 +64,10 @@ class FilesConf(SourceConf):
 
     kind: Literal["files"]
     format: Literal["json", "csv", "parquet", "text", "avro", "orc"]
-    path: Text
+    path: Location
     options: Options = Field(default_factory=dict)
     max_files_per_batch: Count | None = None
     max_bytes_per_batch: Count | None = None
-
-    @field_validator("path")
-    @classmethod
-    def _path(cls, value: str, info: ValidationInfo) -> str:
-        suite: Path = (info.context or {}).get("root", Path.cwd())
-        path = resolved(value, suite)
-        relative = not is_uri(value) and not os.path.isabs(os.path.expanduser(value))
-        if relative and not Path(path).is_relative_to(suite):
-            raise ValueError("leaves the suite; write an absolute path, or a storage root to start it with")
-        return path
 
     @model_validator(mode="after")
     def _fits_its_format(self) -> FilesConf:

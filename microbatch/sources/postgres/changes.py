@@ -142,9 +142,7 @@ class ChangesInput:
                 op = pa.array(["insert"] * block.num_rows, pa.string())
                 nothing = [pa.nulls(block.num_rows, pa.int64()), pa.nulls(block.num_rows, pa.timestamp("us", "UTC"))]
                 blocks.append(converted(block.columns, schema, [op, *nothing]))
-        table = pa.Table.from_batches(blocks).slice(0, most) if blocks else None
-        frame = empty.frame(spark, schema) if table is None else spark.createDataFrame(table, schema)
-        return self.rows(frame)
+        return self.rows(rows.sampled(spark, schema, blocks, most))
 
     def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
         """See `Input`."""

@@ -115,8 +115,6 @@ class CursorInput:
 
     def sample(self, spark: SparkSession, most: int) -> DataFrame:
         """See `Stream`: the rows that come next, else the newest."""
-        import pyarrow as pa
-
         schema = self._of_blocks(spark)
         with self.server.session() as session:
             reading = self._reading(session)
@@ -126,9 +124,7 @@ class CursorInput:
         blocks: list[pa.RecordBatch] = []
         for condition in (f"{after} ORDER BY {cursor} LIMIT {most}", f"true ORDER BY {cursor} DESC LIMIT {most}"):
             blocks = blocks or list(reading.blocks(condition, schema))
-        table = pa.Table.from_batches(blocks) if blocks else None
-        frame = empty.frame(spark, schema) if table is None else spark.createDataFrame(table, schema)
-        return self.rows(frame)
+        return self.rows(rows.sampled(spark, schema, blocks, most))
 
     def of_letters(self, texts: DataFrame, shape: StructType) -> DataFrame:
         """See `Input`."""

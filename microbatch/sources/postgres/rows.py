@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from microbatch import empty
 from microbatch.errors import StateChanged
 from microbatch.places import Place
 from microbatch.sources.postgres.connection import START_ANEW, Server
@@ -13,7 +14,7 @@ from microbatch.sources.tables import last_offset
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 MOST_COUNTED = 100_000  # what waits is counted so far: beyond it only a scan of the whole table would say more
@@ -59,6 +60,15 @@ def shaped(batch: DataFrame, declared: StructType, added: dict[str, Column], new
         *([newest.alias(NEWEST)] if newest is not None else []),
     )
     return rows.withColumn("_row", F.struct(*names, *added))
+
+
+def sampled(spark: SparkSession, schema: StructType, blocks: Sequence[pa.RecordBatch], most: int) -> DataFrame:
+    """At most so many rows of what was read."""
+    import pyarrow as pa
+
+    if not blocks:
+        return empty.frame(spark, schema)
+    return spark.createDataFrame(pa.Table.from_batches(blocks).slice(0, most), schema)
 
 
 def of_letters(texts: DataFrame, declared: StructType, shape: StructType) -> DataFrame:
