@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from microbatch.commands import audit
-from microbatch.config import Suite, load
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.runner import run
@@ -47,33 +45,6 @@ class Shop:
         return sorted(rows, key=lambda row: (row["flow"], row["batch_id"]))
 
 
-class Warm(soak.Shop):
-    """The suite that is soaked, killed in processes of its own and run to its end in this one, whose JVM is warm.
-
-    Args:
-        measured: run it in a process of its own the first time, to know how long that takes.
-    """
-
-    def __init__(self, root: Path, measured: bool = False) -> None:
-        super().__init__(root)
-        self._cold_s = None if measured else 0.0
-
-    def run(self) -> float:
-        """A run to its end; how long it takes in a process of its own, where that was measured [s]."""
-        if self._cold_s is None:
-            self._cold_s = super().run()
-        elif errors := run(self._suite(), ["shop"]).errors:
-            raise RuntimeError("; ".join(map(str, errors)))
-        return self._cold_s
-
-    def audit(self) -> None:
-        if code := audit.execute(self._suite(), self._suite().job("shop")):
-            raise RuntimeError(f"audit ended with {code}")
-
-    def _suite(self) -> Suite:
-        return load(self.root, "local")
-
-
 @pytest.fixture
 def shops(spark: SparkSession, tmp_path: Path) -> tuple[Shop, Shop]:
     """Two suites with all four targets: one that crashes, and its twin."""
@@ -87,7 +58,7 @@ def shops(spark: SparkSession, tmp_path: Path) -> tuple[Shop, Shop]:
 def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(spark: SparkSession, tmp_path: Path):
     """SIGKILL to Python and its JVM at named points, six runs deep, while more files land."""
     landing = soak.Landing(random.Random(1))
-    killed, twin = Warm(tmp_path / "killed"), Warm(tmp_path / "twin")
+    killed, twin = soak.Warm(tmp_path / "killed"), soak.Warm(tmp_path / "twin")
     files = landing.shops()
     for step, count in KILLS:
         files |= landing.round()
@@ -105,7 +76,7 @@ def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(spa
 
 def test_twenty_kills_at_random_moments_lose_and_double_nothing(spark: SparkSession, tmp_path: Path):
     """The soak's short form; its seed is in what it raises, and `python -m tests.soak --kills 20 --seed N` has it again."""
-    killed, twin = Warm(tmp_path / "killed", measured=True), Warm(tmp_path / "twin")
+    killed, twin = soak.Warm(tmp_path / "killed", measured=True), soak.Warm(tmp_path / "twin")
     soak.soak(killed, twin, kills=20, seed=random.SystemRandom().randrange(10**6))
 
 
