@@ -43,7 +43,8 @@ def page(results: Mapping[str, Result]) -> str:
         "end with the same rows, or there is no ratio. The seconds are medians. A/A is the same subject measured twice: "
         f"where it is outside {ALIKE[0]} to {ALIKE[1]} the machine was not quiet and the row's ratios are not reported.",
         "",
-        "`python -m benchmarks --list` lists the goals; `python -m benchmarks --goal NAME --keep` measures one row anew.",
+        "`python -m benchmarks --list` lists the goals; `python -m benchmarks --goal NAME --keep` measures one row anew. "
+        "[Profiles](profiles.md) show where the time of goals that are not met goes, and what was tried.",
         "",
         *table(results),
         "",
