@@ -44,7 +44,8 @@ def page(results: Mapping[str, Result]) -> str:
         f"where it is outside {ALIKE[0]} to {ALIKE[1]} the machine was not quiet and the row's ratios are not reported.",
         "",
         "`python -m benchmarks --list` lists the goals; `python -m benchmarks --goal NAME --keep` measures one row anew. "
-        "[Profiles](profiles.md) show where the time of goals that are not met goes, and what was tried.",
+        "[Profiles](profiles.md) show where the time of goals that are not met goes, and what was tried; [scale](scale.md) what "
+        "grows with what, and what breaks first.",
         "",
         *table(results),
         "",
