@@ -85,7 +85,7 @@ JAVA_OPTIONS = (
 )
 
 # What a local session is started with besides where little is to be done: the time that goes into generating a plan's code, and
-# into compiling it well, never comes back. Cold, one flow of five rows takes 11.7 s instead of 15.5, and 11 s of CPU instead of
+# into compiling it well, never comes back. Cold, one flow of five rows takes 11.7 s instead of 15.2, and 11 s of CPU instead of
 # 19 (a slow machine). A year of sales would take half as long again.
 LITTLE = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 FIRST_COMPILER = "-XX:TieredStopAtLevel=1"

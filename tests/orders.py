@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 ORDERS_JOB = '''
 """Orders, the newest version of each."""
 
@@ -41,6 +43,20 @@ sources:
   orders: {kind: files, format: json, path: "${landing}/orders"}
 retry: {attempts: 0}
 """
+
+
+def write(root: Path, landed: str) -> None:
+    """Make the suite in a folder, with one file landed."""
+    files = {
+        "jobs/orders.py": ORDERS_JOB,
+        "transforms/orders.py": ORDERS_TRANSFORM,
+        "expectations/orders/orders.yml": ORDERS_RULES,
+        "conf/base/orders.yml": ORDERS_CONF,
+        "data/landing/orders/1.json": landed,
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
 
 
 def order(order_id: int | None, amount: str | None = "1.00", minute: int = 0) -> dict[str, object]:

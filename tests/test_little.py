@@ -11,24 +11,15 @@ from deltalake import write_deltalake
 from microbatch import session
 from microbatch.config import Suite, load
 from microbatch.runner import little, run
+from microbatch.runner.inputs import input_of
 from microbatch.runner.little import is_little
 from tests import orders
-from tests.orders import order
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     """Two flows over a folder with one small file."""
-    files = {
-        "jobs/orders.py": orders.ORDERS_JOB,
-        "transforms/orders.py": orders.ORDERS_TRANSFORM,
-        "expectations/orders/orders.yml": orders.ORDERS_RULES,
-        "conf/base/orders.yml": orders.ORDERS_CONF,
-        "data/landing/orders/1.json": str(order(1)),
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    orders.write(tmp_path, str(orders.order(1)))
     return load(
         tmp_path, storage={name: str(tmp_path / "data" / name) for name in ("landing", "warehouse", "checkpoints")}
     )
@@ -61,6 +52,10 @@ def test_what_a_server_has_is_not_little(suite: Suite, tmp_path: Path):
     conf = "owner: tests\nsources: {orders: {kind: rest, connection: bank, path: orders}}\n"
     (tmp_path / "conf/base/orders.yml").write_text(conf)
     again = load(tmp_path, storage=suite.environment.storage)
+    ingest = next((job, flow) for job, flow in all_of(again) if flow.name == "ingest")
+    spool = input_of(again, *ingest).spool.folder
+    spool.mkdir(parents=True)  # what was fetched is a file, and little: what the server has may be much
+    (spool / "1.json").write_text("{}")
     assert not is_little(again, all_of(again))
 
 

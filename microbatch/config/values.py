@@ -60,8 +60,7 @@ def _under_the_suite(value: str, info: ValidationInfo) -> str:
 
 
 def _place(value: str, info: ValidationInfo) -> str:
-    suite: Path = (info.context or {}).get("root", Path.cwd())
-    path = resolved(value, suite)
+    suite, path = (info.context or {}).get("root", Path.cwd()), _under_the_suite(value, info)
     relative = not is_uri(value) and not os.path.isabs(os.path.expanduser(value))
     if relative and not Path(path).is_relative_to(suite):
         raise ValueError("leaves the suite; write an absolute path, or a storage root to start it with")

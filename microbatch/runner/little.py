@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import MicrobatchError
-from microbatch.job import Flow, tables_read
+from microbatch.job import Flow, Source, tables_read
 from microbatch.places import is_local
 from microbatch.runner.inputs import input_of
 from microbatch.sink.tables import Table
@@ -34,8 +34,12 @@ def is_little(suite: Suite, wanted: Sequence[tuple[LoadedJob, Flow]]) -> bool:
 
 
 def _new_bytes(suite: Suite, job: LoadedJob, flow: Flow) -> int | None:
+    source = flow.reads.name if isinstance(flow.reads, Source) else ""
+    if job.conf.sources[source].kind != "files":
+        return None
     input_ = input_of(suite, job, flow)
-    return input_.pending_bytes() if isinstance(input_, Files) else None
+    assert isinstance(input_, Files)
+    return input_.pending_bytes()
 
 
 def _tables(wanted: Sequence[tuple[LoadedJob, Flow]]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from itertools import count
 
 from microbatch.places import Place, each_of, write
 from microbatch.sources.listing import NOT_TAKEN_IN, File, look_at
@@ -86,14 +85,12 @@ class Record:
 
     def by_batch(self) -> Batches:
         """The recorded files of each batch, in the order of batches."""
-        for tried in count(1):
-            names = self._names()
-            read = each_of(self.folder, self._read, names)
-            found = [each for each in read if each is not None]
-            if len(found) == len(names) or tried == TRIES:
-                merged = {batch: files for each in found for batch, files in each.items()}
-                return dict(sorted(merged.items()))
-        raise AssertionError("unreachable")
+        found: list[Batches | None] = []
+        for _ in range(TRIES):
+            found = each_of(self.folder, self._read, self._names())
+            if None not in found:
+                break
+        return dict(sorted((batch, files) for each in found if each for batch, files in each.items()))
 
     def _fold(self, before: int) -> None:
         """Make one file of the records of older batches. Killed in between, a batch is in two files, which say the same."""

@@ -119,17 +119,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     """The shared suite of orders, with nothing run yet and one file landed."""
-    files = {
-        "jobs/orders.py": orders.ORDERS_JOB,
-        "transforms/orders.py": orders.ORDERS_TRANSFORM,
-        "expectations/orders/orders.yml": orders.ORDERS_RULES,
-        "conf/base/orders.yml": orders.ORDERS_CONF,
-        "data/landing/orders/1.json": '{"order_id": 1}\n',
-    }
-    for name, text in files.items():
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    orders.write(tmp_path, '{"order_id": 1}\n')
     return House(tmp_path, str(tmp_path / "data" / "warehouse"))
 
 
