@@ -21,6 +21,7 @@ from microbatch.runner import run
 from microbatch.sink import small
 from microbatch.testing import Bench, Step
 from tests import soak
+from tests.landing import Landing
 from tests.orders import order
 
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
@@ -57,7 +58,7 @@ def shops(spark: SparkSession, tmp_path: Path) -> tuple[Shop, Shop]:
 
 def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(spark: SparkSession, tmp_path: Path):
     """SIGKILL to Python and its JVM at named points, six runs deep, while more files land."""
-    landing = soak.Landing(random.Random(1))
+    landing = Landing(random.Random(1))
     killed, twin = soak.Warm(tmp_path / "killed"), soak.Warm(tmp_path / "twin")
     files = landing.shops()
     for step, count in KILLS:
@@ -90,7 +91,7 @@ def test_a_crash_in_every_flow_neither_loses_nor_repeats_a_row(
     """
     monkeypatch.setattr(small, "MOST_ROWS", most_rows)
     crashed, twin = shops
-    landing = soak.Landing(random.Random(2))
+    landing = Landing(random.Random(2))
     files = landing.shops()
     for turn, grown in enumerate((False, True), first):
         files |= landing.round()
@@ -164,7 +165,7 @@ class Timed(Observer):
 
 def test_a_batch_that_is_asked_for_again_changes_no_row_and_adds_no_version(shops: tuple[Shop, Shop]):
     bench, files = shops[0].bench, shops[0].files
-    landing = soak.Landing(random.Random(3))
+    landing = Landing(random.Random(3))
     files.land(landing.shops() | landing.round())
     outcomes = bench.run("shop")
     last = {outcome.flow: outcome for outcome in outcomes}

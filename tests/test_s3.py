@@ -20,6 +20,7 @@ from microbatch.runner.lease import LASTS_S
 from microbatch.runner.lock import held
 from microbatch.stored import Stored
 from tests import soak
+from tests.landing import Landing
 from tests.servers import s3 as servers
 from tests.servers.s3 import S3
 
@@ -87,7 +88,7 @@ def both(s3: S3, jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """After two runs of each. Tests leave it as it is."""
     folder = tmp_path_factory.mktemp("shops")
     both = Both(StoredShop(folder / "stored", s3, jars, "lake"), soak.Shop(folder / "twin"))
-    landing = soak.Landing(random.Random(5))
+    landing = Landing(random.Random(5))
     files = landing.shops() | landing.round() | landing.round()
     for each in (both.stored, both.twin):
         each.land(files)
@@ -190,7 +191,7 @@ def test_runs_killed_between_the_steps_of_a_batch_end_as_the_twin_and_leave_a_le
     s3: S3, jars: Path, tmp_path: Path
 ):
     stored, twin = StoredShop(tmp_path / "stored", s3, jars, "killed"), soak.Shop(tmp_path / "twin")
-    landing = soak.Landing(random.Random(6))
+    landing = Landing(random.Random(6))
     files = landing.shops()
     for step, count in (("target", 2), ("letters", 3)):  # between target and ledger; between letters and target
         files |= landing.round()
@@ -210,7 +211,7 @@ def test_runs_killed_between_the_steps_of_a_batch_end_as_the_twin_and_leave_a_le
 
 def test_a_rewind_sets_tables_and_checkpoints_back(s3: S3, jars: Path, tmp_path: Path):
     stored, twin = StoredShop(tmp_path / "stored", s3, jars, "rewound"), soak.Shop(tmp_path / "twin")
-    landing = soak.Landing(random.Random(7))
+    landing = Landing(random.Random(7))
     for each, files in ((stored, first := landing.shops() | landing.round()), (twin, first)):
         each.land(files)
     stored.run()

@@ -15,6 +15,7 @@ from microbatch.outcome import Outcome
 from microbatch.runner import Report, run
 from microbatch.testing import Bench
 from tests import soak
+from tests.landing import Landing
 
 pytestmark = pytest.mark.slow  # whole runs of the engine
 
@@ -25,7 +26,7 @@ MEET_WITHIN_S = 120
 def shop(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Three flows that read files, one that reads two of their tables, one that reads its."""
     monkeypatch.setattr(session, "cores", lambda: 2)
-    files, landing = soak.Shop(tmp_path / "suite"), soak.Landing(random.Random(3))
+    files, landing = soak.Shop(tmp_path / "suite"), Landing(random.Random(3))
     files.land(landing.shops() | landing.round())
     return Bench(spark, files.root, files.root / "data")
 
