@@ -123,7 +123,8 @@ def _json_plan(_jvm: object, schema_json: str, unknown_fields: str, given: tuple
     rescued = {"_rescued": _rescue("value", unknown)} if unknown_fields == "rescue" else {}
     told = {PROBLEM: problem, ROW: F.make_valid_utf8("value"), **rescued}
     return _JsonPlan(
-        written=F.length(F.btrim("value", F.lit(BLANK))) > 0,
+        # Not from both ends: a trim from the right looks at each character first, a sixth of the parsing's time.
+        written=F.ltrim("value", F.lit(BLANK)) != "",
         steps=(read, {"_object": F.get("_json._", F.lit(0))}, made, told),
         values=(*[column.value.alias(column.field.name) for column in columns], *rescued),
         outcome=(ROW, F.when(F.col(PROBLEM).isNotNull(), F.col(ROW)).alias(UNPARSED), PROBLEM),

@@ -78,7 +78,7 @@ class Format:
 
         from microbatch.sources import parse
 
-        blank = F.coalesce(F.length(F.btrim("value", F.lit(parse.BLANK))), F.lit(0)) == 0
+        blank = F.coalesce(F.ltrim("value", F.lit(parse.BLANK)), F.lit("")) == ""
         lines = lines.withColumn("value", F.when(blank, F.lit(NO_VALUE)).otherwise(F.col("value")))
         return parse.json_lines(lines, declared, self.unknown_fields, self.options)
 
@@ -143,7 +143,7 @@ def _csv(lines: DataFrame, declared: StructType, options: Mapping[str, str]) -> 
     quote = options.get("quote", '"')
     settings = {"escape": quote, **options, "mode": "PERMISSIVE", "columnnameofcorruptrecord": "_corrupt"}
     line = F.regexp_replace("value", r"\r?\n$", "")
-    blank = F.coalesce(F.length(F.btrim(line)), F.lit(0)) == 0
+    blank = F.coalesce(F.ltrim(line), F.lit("")) == ""
     quotes = F.length(line) - F.length(F.replace(line, F.lit(quote), F.lit("")))
     doubles = bool(quote) and settings["escape"] == quote
     whole = (
