@@ -1,4 +1,7 @@
-"""The guide cannot rot: every `bash` block of each page is typed, in order, by somebody who has only the wheel."""
+"""The guide cannot rot: every `bash` block of each page is typed, in order, by somebody who has only the wheel.
+
+The commands of a page share a JVM (see `warm`): `test_wheel` types what a newcomer does with a JVM for each.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +19,7 @@ import yaml
 from microbatch.config.schema import schema_of
 from tests import small_sales
 from tests.releases import MADE, environment, without_repository
+from tests.warm import warm_jvm
 
 HERE = Path(__file__).resolve().parents[1]
 PAGES = sorted(HERE.glob("docs/*.md"))
@@ -26,6 +31,12 @@ IN_A_CLONE = ("cluster",)  # pages that begin in a clone of this repository
 @pytest.fixture(scope="module")
 def bin_(tmp_path_factory) -> Path:
     return environment(tmp_path_factory.mktemp("guide") / "env")
+
+
+@pytest.fixture(scope="module")
+def warm(bin_, tmp_path_factory) -> Iterator[dict[str, str]]:
+    with warm_jvm(tmp_path_factory.mktemp("guide") / "warm", bin_) as variables:
+        yield variables
 
 
 def test_every_page_is_there():
@@ -55,9 +66,9 @@ def headings(page: Path) -> list[str]:
     return re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
 
 
-@pytest.mark.slow  # runs of the engine, a JVM each
+@pytest.mark.slow  # many runs of the engine
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_a_page_says_to_type_works(page, bin_, tmp_path):
+def test_what_a_page_says_to_type_works(page, bin_, request, tmp_path):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
     folder = tmp_path
@@ -67,11 +78,13 @@ def test_what_a_page_says_to_type_works(page, bin_, tmp_path):
         SPARK_LOCAL_IP="127.0.0.1",
         HOME=str(tmp_path),
     )
-    if page.stem in IN_A_CLONE:
+    if page.stem in IN_A_CLONE:  # where spark-submit has a JVM of its own
         folder = clone(tmp_path / "clone")
         small_sales.land(tmp_path / "landing")
         env |= {"PATH": f"{set_up(tmp_path / 'made')}{os.pathsep}{env['PATH']}"}
         env |= {"SALES_LANDING": str(tmp_path / "landing"), "SALES_ROOT": str(tmp_path / "out")}
+    else:
+        env |= request.getfixturevalue("warm")
     script = "set -euo pipefail\n" + "\n".join(blocks)
     if "_MICROBATCH_COMPLETE" in script:
         script += "\ncomplete -p microbatch"

@@ -18,6 +18,7 @@ from microbatch.cli import group
 from microbatch.config import load
 from microbatch.config.schema import schema_of
 from tests.commands.conftest import called
+from tests.warm import warm_jvm
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -178,22 +179,21 @@ def test_init_and_new_load_neither_spark_nor_great_expectations(tmp_path):
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.slow  # three processes with a JVM each
-def test_a_new_suite_runs_at_once_and_the_tests_of_its_jobs_pass(made):
+@pytest.mark.slow  # three processes, with a session each
+def test_a_new_suite_runs_at_once_and_the_tests_of_its_jobs_pass(made, tmp_path_factory):
     assert called(made, "new", "returns").exit_code == 0
     env = {**os.environ, "PYTHONPATH": str(HERE), "MICROBATCH_JARS": str(HERE / ".jars")}
 
     def typed(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *command], cwd=made, env=env, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(command, cwd=made, env={**env, **warm}, capture_output=True, text=True, check=False)
 
-    ran = typed("microbatch", "run", "orders")
+    with warm_jvm(tmp_path_factory.mktemp("scaffold") / "warm", Path(sys.executable).parent) as warm:
+        ran = typed("microbatch", "run", "orders")
+        audited = typed("microbatch", "audit", "orders")
+        tested = typed("pytest", "-q", "-p", "no:cacheprovider")
     assert ran.returncode == 0, ran.stderr
     [line] = [line.split() for line in ran.stdout.splitlines() if line.startswith("orders.keep_orders")]
     assert line[1:7] == ["done", "1", "5", "2", "2", "1"]  # state, batches, read, written, quarantined, superseded
-    audited = typed("microbatch", "audit", "orders")
     assert audited.returncode == 0, audited.stdout + audited.stderr
-    tested = typed("pytest", "-q", "-p", "no:cacheprovider")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "8 passed" in tested.stdout
