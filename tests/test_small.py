@@ -294,3 +294,26 @@ def test_what_is_small_is_told_by_rows_and_by_their_text(rows: Rows):
     assert not small.is_small(10, 9 << 20, shape)
     counted = rows("id BIGINT, text STRING", (1, "\N{GRINNING FACE}"), (2, None)).select(small.width(shape)).collect()
     assert [row[0] for row in counted] == [4, 0]
+
+
+def test_a_plain_table_goes_back_to_a_version_with_its_columns_of_then_and_another_is_left_to_spark(
+    spark: SparkSession, tmp_path: Path
+):
+    plain, other = Table(str(tmp_path), "silver.plain"), Table(str(tmp_path), "silver.other")
+    for table, kind in ((plain, "decimal(10,2)"), (other, "double")):
+        rows = spark.range(3).selectExpr("id", f"CAST(id AS {kind}) amount")
+        rows.write.format("delta").save(table.path)
+        more = rows.selectExpr("id + 3 AS id", "amount", "'new' AS note")
+        more.write.format("delta").mode("append").option("mergeSchema", "true").save(table.path)
+    assert small.restore(plain, 0, "why")
+    assert not small.restore(other, 0, "why")
+    assert (plain.version(), other.version()) == (2, 1)
+    newest = next(plain.commits(1))
+    assert (newest["operation"], newest["userMetadata"]) == ("RESTORE", "why")
+    back = spark.read.format("delta").load(plain.path)
+    assert (back.columns, sorted(map(tuple, back.collect()))) == (
+        ["id", "amount"],
+        [(number, Decimal(number)) for number in range(3)],
+    )
+    assert back.where("id = 7 OR amount > 5").count() == 0
+    assert not small.restore(plain, 2, "nothing to do")

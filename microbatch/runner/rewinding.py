@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from microbatch.places import place, write
 from microbatch.runner.cut import Baseline, cut, put_aside
 from microbatch.runner.lock import UNFINISHED
-from microbatch.sink import ops
+from microbatch.sink import ops, small
 from microbatch.sink.tables import Rewound, Table, rewound_by
 
 if TYPE_CHECKING:
@@ -130,15 +130,15 @@ def carry_out(
 def _restore(plan: Plan, table: Table, back: TableBack, spark: Callable[[], SparkSession]) -> None:
     if _version_after(plan, table) is not None:
         return
+    mark = Rewound(plan.rewind, back.version, back.query_id).to_json()
+    if back.version != NOTHING and small.restore(table, back.version, mark):
+        return
     from delta.tables import DeltaTable
 
     session = spark()
     stored = DeltaTable.forPath(session, table.path)
     # What an earlier session set for a stream's commits must not key this one.
-    session.conf.set(
-        "spark.databricks.delta.commitInfo.userMetadata",
-        Rewound(plan.rewind, back.version, back.query_id).to_json(),
-    )
+    session.conf.set("spark.databricks.delta.commitInfo.userMetadata", mark)
     try:
         if back.version == NOTHING:
             stored.delete()

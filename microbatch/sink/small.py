@@ -132,6 +132,32 @@ def merge(
     return True
 
 
+def restore(table: Table, version: int, metadata: str) -> bool:
+    """Set the table back to a version, where that can be done from here; whether it was.
+
+    By Spark it takes six seconds and 13 jobs however small the table is, from here a fiftieth of one. No row is written, but the
+    statistics of the files that come back are, so it is for the tables that `append` is for.
+
+    Args:
+        metadata: for the commit's `userMetadata`.
+    """
+    from deltalake import CommitProperties
+    from deltalake.exceptions import DeltaError
+
+    if not is_local(table.path):
+        return False
+    opened = table.open()
+    for each in (opened, table.open(version)):
+        if not _is_plain(each, StructType.fromJson(json.loads(each.schema().to_json()))):
+            return False
+    before = opened.version()
+    try:
+        opened.restore(version, commit_properties=CommitProperties(custom_metadata={"userMetadata": metadata}))
+    except DeltaError:
+        return False  # Spark can do it, or says why not
+    return table.version() != before  # delta-rs makes no commit of nothing
+
+
 def _opened(table: Table, rows: DataFrame, columns: Sequence[str]) -> DeltaTable | None:
     """The table, where nothing of it or of the rows needs Spark."""
     if not _is_here(table, rows):
