@@ -7,6 +7,7 @@ the counted numbers.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "ExpectationFile", "plan", "read", "warm"]
 
+_WARMING = threading.Lock()
+
 
 def warm() -> None:
-    """Import what `plan` needs, 1 to 2 s: for a thread that runs while the JVM starts."""
-    library.load()
-    import microbatch.checks.planning  # noqa: F401
+    """Import what `plan` needs, 1 to 2 s: for a thread that runs while the JVM starts.
+
+    One thread at a time: two that import the library's modules, which import each other, end in Python's _DeadlockError.
+    """
+    with _WARMING:
+        library.load()
+        import microbatch.checks.planning  # noqa: F401
 
 
 def plan(
