@@ -244,8 +244,10 @@ def test_a_run_leaves_no_thread_behind_that_waits_for_a_query_that_has_ended(ord
 
     orders.land("orders", order(1))
     orders.run("orders")
-    before = waiting()
-    for number in range(2, 5):
+    before, runs = waiting(), range(2, 6)
+    for number in runs:
         orders.land("orders", order(number))
         orders.run("orders")
-    assert waiting() <= before
+    # One more may come: Java opens a second connection the first time that two calls meet, and keeps it. A query that is waited
+    # for would leave one for each flow of each run.
+    assert waiting() <= before + 1 < before + len(runs)
