@@ -117,7 +117,7 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None, *, littl
         # The active session is one of a thread; and behind a query it is a clone, so that each further run's would be a clone
         # of that one's.
         return _held(SparkSession.builder.getOrCreate())
-    settings = {**CORRECT, **conf} if _submitted() else {**CORRECT, **_with(local(jars, little), conf)}
+    settings = {**CORRECT, **conf} if _submitted() else {**CORRECT, **_with(local_settings(jars, little), conf)}
     builder = SparkSession.builder.appName(name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -237,7 +237,7 @@ def _with(local: Mapping[str, str], conf: Mapping[str, str]) -> dict[str, str]:
     return {**local, **conf, CLASS_PATH: f"{local[CLASS_PATH]}{os.pathsep}{more}" if more else local[CLASS_PATH]}
 
 
-def local(jars: Path | None, little: bool) -> dict[str, str]:
+def local_settings(jars: Path | None, little: bool) -> dict[str, str]:
     """The settings of a local session beside `CORRECT`; `conf/<env>/spark.conf` overrides them.
 
     Raises:

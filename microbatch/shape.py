@@ -21,7 +21,7 @@ from microbatch import checks, empty
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, shortened
 from microbatch.job import Append, Flow, History, Source, snapshots_of
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import Table, columns_of
 from microbatch.sources.tables import CHANGE_COLUMNS
 
 if TYPE_CHECKING:
@@ -314,13 +314,10 @@ def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: 
 
 
 def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> Iterator[Problem]:
-    from pyspark.sql.types import StructType
-
     table = Table(suite.environment.storage["warehouse"], flow.writes.table)
     if not table.exists():
         return
-    stored = StructType.fromJson(json.loads(table.open().schema().to_json()))  # a Delta log holds Spark's own types
-    there = {f.name: f.dataType.simpleString() for f in stored}
+    there = {f.name: f.dataType.simpleString() for f in columns_of(table.open())}
     here = {f.name: f.dataType.simpleString() for f in output}
     for name in here.keys() & there.keys():
         if here[name] != there[name]:

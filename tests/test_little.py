@@ -82,7 +82,7 @@ def test_only_a_run_that_ends_is_asked_for_a_session_for_little(suite: Suite, mo
 
 def test_a_session_for_little_generates_no_code_and_compiles_once_and_conf_still_wins():
     jars = session.jars_folder()
-    usual, few = session.local(jars, little=False), session.local(jars, little=True)
+    usual, few = session.local_settings(jars, little=False), session.local_settings(jars, little=True)
     assert few.items() - usual.items() == {
         *session.LITTLE.items(),
         ("spark.driver.extraJavaOptions", few["spark.driver.extraJavaOptions"]),

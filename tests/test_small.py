@@ -10,8 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from chispa import assert_df_equality
+from delta.tables import DeltaTable as SparksTable
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from pyspark.sql import DataFrame, SparkSession
@@ -296,24 +298,49 @@ def test_what_is_small_is_told_by_rows_and_by_their_text(rows: Rows):
     assert [row[0] for row in counted] == [4, 0]
 
 
-def test_a_plain_table_goes_back_to_a_version_with_its_columns_of_then_and_another_is_left_to_spark(
-    spark: SparkSession, tmp_path: Path
-):
-    plain, other = Table(str(tmp_path), "silver.plain"), Table(str(tmp_path), "silver.other")
-    for table, kind in ((plain, "decimal(10,2)"), (other, "double")):
-        rows = spark.range(3).selectExpr("id", f"CAST(id AS {kind}) amount")
-        rows.write.format("delta").save(table.path)
-        more = rows.selectExpr("id + 3 AS id", "amount", "'new' AS note")
-        more.write.format("delta").mode("append").option("mergeSchema", "true").save(table.path)
-    assert small.restore(plain, 0, "why")
-    assert not small.restore(other, 0, "why")
-    assert (plain.version(), other.version()) == (2, 1)
-    newest = next(plain.commits(1))
+def test_a_table_that_goes_back_is_the_one_of_sparks_restore(spark: SparkSession, rows: Rows, tmp_path: Path):
+    by_spark, by_delta_rs = Table(str(tmp_path), "silver.spark"), Table(str(tmp_path), "silver.small")
+    for table in (by_spark, by_delta_rs):
+        for values in (VALUES, [(None,) * 9]):  # the second time in place of the first: its files have to come back
+            writer = rows(KINDS, *values).coalesce(1).write.format("delta").mode("overwrite")
+            writer.option("delta.enableChangeDataFeed", "true").save(table.path)
+    SparksTable.forPath(spark, by_spark.path).restoreToVersion(0)
+    assert small.restore(by_delta_rs, 0, "why")
+    assert (made_by(by_spark), made_by(by_delta_rs)) == ("Apache-Spark", "delta-rs")
+    assert_same(spark, by_spark, by_delta_rs)
+    there, then = by_delta_rs.open(), by_delta_rs.open(0)
+    assert there.schema() == then.schema()
+    assert statistics(there) == statistics(then)
+
+
+def statistics(opened: DeltaTable) -> list[dict[str, Any]]:
+    """What the log says of each file's rows."""
+    rows = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
+    return [{name: value for name, value in row.items() if name != "modification_time"} for row in rows]
+
+
+def test_a_table_goes_back_with_its_columns_of_then_and_says_why(spark: SparkSession, table: Table):
+    two_versions(spark, table, "DECIMAL(10,2)")
+    assert small.restore(table, 0, "why")
+    newest = next(table.commits(1))
     assert (newest["operation"], newest["userMetadata"]) == ("RESTORE", "why")
-    back = spark.read.format("delta").load(plain.path)
-    assert (back.columns, sorted(map(tuple, back.collect()))) == (
-        ["id", "amount"],
-        [(number, Decimal(number)) for number in range(3)],
-    )
-    assert back.where("id = 7 OR amount > 5").count() == 0
-    assert not small.restore(plain, 2, "nothing to do")
+    back = spark.read.format("delta").load(table.path)
+    assert (back.columns, sorted(map(tuple, back.collect()))) == (["id", "amount"], [(0, 0), (1, 1), (2, 2)])
+
+
+def test_a_table_that_is_not_plain_and_one_with_nothing_to_go_back_are_left_to_spark(spark: SparkSession, table: Table):
+    two_versions(spark, table, "DOUBLE")
+    for version in (0, 1):
+        assert not small.restore(table, version, "why")
+    plain = Table(table.warehouse, "silver.plain")
+    two_versions(spark, plain, "INT")
+    assert not small.restore(plain, 1, "why")
+    assert (table.version(), plain.version()) == (1, 1)
+
+
+def two_versions(spark: SparkSession, table: Table, kind: str) -> None:
+    """Three rows; then three more with one column more."""
+    rows = spark.range(3).selectExpr("id", f"CAST(id AS {kind}) amount")
+    rows.write.format("delta").save(table.path)
+    more = rows.selectExpr("id + 3 AS id", "amount", "'new' AS note")
+    more.write.format("delta").mode("append").option("mergeSchema", "true").save(table.path)

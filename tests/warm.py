@@ -44,7 +44,9 @@ def warm_jvm(folder: Path, tools: Path) -> Iterator[dict[str, str]]:
         (folder / tool).write_text(f'#!/bin/sh\n{sys.executable} {folder}/clear.py\nexec {tools}/{tool} "$@"\n')
         (folder / tool).chmod(0o755)
     conf: Any = SparkConf(loadDefaults=False)
-    conf.setAll([*{**session.CORRECT, **session.local(None, little=True), **brief()}.items()])
+    conf.setAll(
+        [*{**session.local_settings(None, little=False), **brief()}.items()]
+    )  # the rest each command sets itself
     with (folder / "jvm.log").open("ab") as log:
         gateway: Any = launch_gateway(conf, {"stdout": log, "stderr": log})
     parameters = gateway.java_parameters

@@ -3,7 +3,7 @@
 An append of 1,000 rows to a table with a log of some dozen versions: 0.12 s, by Spark 0.75 s (warm, two cores), and one file in
 place of one a core. A MERGE of as many into 5,000: 0.04 s, by Spark 1 s. It is done only where the table is the same
 afterwards, key, counts, changes, statistics and all: a plain table of this machine with columns of `TYPES`. All else, all that
-is large or would rewrite much, and everything on a cluster is written by Spark.
+is large or would rewrite much, and every batch on a cluster is written by Spark.
 
 Source:
     delta-rs refuses a commit beside another one with the same transaction id that it did not see (tried; `test_small`).
@@ -11,7 +11,6 @@ Source:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from pyspark.sql.types import DecimalType, StringType, StructType
 
 from microbatch.places import is_local
 from microbatch.sink import ops
+from microbatch.sink.tables import columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,14 +148,14 @@ def restore(table: Table, version: int, metadata: str) -> bool:
         return False
     opened = table.open()
     for each in (opened, table.open(version)):
-        if not _is_plain(each, StructType.fromJson(json.loads(each.schema().to_json()))):
+        if not _is_plain(each):
             return False
     before = opened.version()
     try:
         opened.restore(version, commit_properties=CommitProperties(custom_metadata={"userMetadata": metadata}))
     except DeltaError:
         return False  # Spark can do it, or says why not
-    return table.version() != before  # delta-rs makes no commit of nothing
+    return opened.version() != before  # delta-rs makes no commit of nothing
 
 
 def _opened(table: Table, rows: DataFrame, columns: Sequence[str]) -> DeltaTable | None:
@@ -163,7 +163,8 @@ def _opened(table: Table, rows: DataFrame, columns: Sequence[str]) -> DeltaTable
     if not _is_here(table, rows):
         return None
     opened = table.open()
-    return opened if _is_plain(opened, StructType([rows.schema[name] for name in columns])) else None
+    wanted = StructType([rows.schema[name] for name in columns])
+    return opened if _is_plain(opened) and _is_of(opened, wanted) else None
 
 
 def _is_here(table: Table, rows: DataFrame) -> bool:
@@ -207,18 +208,21 @@ def _touched(opened: DeltaTable, near: Sequence[tuple[str, Any, Any]]) -> int:
     return sum(size for number, size in enumerate(sizes) if not outside(number))
 
 
-def _is_plain(opened: DeltaTable, shape: StructType) -> bool:
-    """Whether nothing of the table needs Spark to write it, and the rows are of its columns."""
+def _is_plain(opened: DeltaTable) -> bool:
+    """Whether nothing of the table needs Spark to write it."""
     protocol, about = opened.protocol(), opened.metadata()
     featured = protocol.writer_features is not None and set(protocol.writer_features) <= FEATURES
     known = protocol.min_reader_version <= READS and (protocol.min_writer_version <= WRITES or featured)
     if not known or about.partition_columns or not set(about.configuration) <= set(PROPERTIES):
         return False
-    columns = json.loads(opened.schema().to_json())["fields"]
-    if not all(column["nullable"] and not column["metadata"] for column in columns):
-        return False
-    types = [(field.name, field.dataType.jsonValue()) for field in shape]
-    return _is_known(shape) and types == [(column["name"], column["type"]) for column in columns]
+    columns = columns_of(opened)
+    return all(column.nullable for column in columns) and _is_known(columns)
+
+
+def _is_of(opened: DeltaTable, shape: StructType) -> bool:
+    """Whether rows of this shape are of the table's columns; a column of rows may hold no null where the table's may."""
+    stored, given = ([(f.name, f.dataType) for f in each] for each in (columns_of(opened), shape))
+    return stored == given and not any(field.metadata for field in shape)
 
 
 def _is_known(shape: StructType) -> bool:

@@ -17,6 +17,7 @@ from microbatch.places import is_local, is_seen, place, reached, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from pyspark.sql.types import StructType
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,13 @@ def rewound_by(commit: Mapping[str, Any]) -> Rewound | None:
         return Rewound(**json.loads(text))
     except (ValueError, TypeError):
         return None
+
+
+def columns_of(opened: DeltaTable) -> StructType:
+    """The columns of a table at the version it was opened at: a Delta log holds Spark's own types."""
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(opened.schema().to_json()))
 
 
 def appended(metrics: Mapping[str, Any]) -> int | None:
