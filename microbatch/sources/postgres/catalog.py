@@ -64,8 +64,10 @@ LEFT JOIN pg_type e ON coalesce(b.typcategory, t.typcategory) = 'A' AND e.oid = 
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _KEY = """
-SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-WHERE i.indrelid = %s AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)
+SELECT a.attname, i.indisprimary, i.indisreplident FROM pg_index i
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
+WHERE i.indrelid = %s AND (i.indisprimary OR i.indisreplident)
+ORDER BY i.indexrelid, array_position(i.indkey::int2[], a.attnum)
 """
 
 
@@ -97,6 +99,7 @@ class Relation:
         kind: r (table), p (partitioned), v (view), m (materialized view), f (foreign).
         identity: what an update or delete says of the row it was: d (its primary key), i (an index), f (all), n (nothing).
         rows: about how many; below 0 where the server does not know.
+        identified_by: the columns that an update or delete says of the row it was.
     """
 
     oid: int
@@ -107,6 +110,12 @@ class Relation:
     rows: float
     columns: Mapping[str, Column]
     primary_key: tuple[str, ...]
+    identified_by: tuple[str, ...]
+
+    @property
+    def identifying(self) -> tuple[str, ...]:
+        """What tells one row from all others: the primary key, or else the index that is its replica identity, if any."""
+        return self.primary_key or (self.identified_by if self.identity == "i" else ())
 
     @property
     def sql(self) -> str:
@@ -132,8 +141,10 @@ def relation(session: Session, server: Server, table: str) -> Relation:
         raise ConfigError(Problem(f"source {server.source}", f"there is no table {table}{_nearest(table, near)}"))
     oid, schema, name, kind, identity, rows = found
     columns = {row[0]: Column(*row) for row in session.rows(_COLUMNS, oid)}
-    key = tuple(each for (each,) in session.rows(_KEY, oid))
-    return Relation(oid, schema, name, kind, identity, rows, columns, key)
+    indexed = session.rows(_KEY, oid)
+    key = tuple(name for name, is_primary, _ in indexed if is_primary)
+    said = {"d": key, "i": tuple(name for name, _, is_said in indexed if is_said), "f": tuple(columns)}
+    return Relation(oid, schema, name, kind, identity, rows, columns, key, said.get(identity, ()))
 
 
 def system_identifier(session: Session) -> str:

@@ -72,7 +72,7 @@ class ChangesInput:
             offset = rows.offset_of(self.checkpoint)
             if offset is None and self._copy(session, relation) is None:
                 # First: once it is published, a table that nothing identifies the rows of could not be updated any more.
-                self.slot.refuse_unfit(session, relation, self._names)
+                self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
                 self.slot.ensure_publication(session, relation)
                 most = min(self.conf.max_rows_per_batch or FILE_ROWS, FILE_ROWS)
                 Spool(self.checkpoint).make(self.server, session, self.slot, relation, self._names, most)
@@ -98,7 +98,7 @@ class ChangesInput:
             offset = rows.offset_of(self.checkpoint)
             copy = self._copy(session, relation)
             if offset is None and copy is None:
-                self.slot.refuse_unfit(session, relation, self._names)
+                self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
                 some = f"SELECT FROM {relation.sql} LIMIT {rows.MOST_COUNTED}"
                 return max(1, int(session.value(f"SELECT count(*) FROM ({some}) x")))  # a run makes the slot at least
             self._seen = self._seen or self._waiting(session, relation, offset)
@@ -218,7 +218,7 @@ class ChangesInput:
         copy = self._copy(session, relation)
         assert copy is not None
         after = offset["lsn"] if offset else copy.start
-        self.slot.refuse_unfit(session, relation, self._names)
+        self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
         if not session.row("SELECT true FROM pg_publication WHERE pubname = %s", self.slot.publication):
             what = f"publication {self.slot.publication} is gone; make it again: CREATE PUBLICATION … FOR TABLE {relation.sql}"
             raise ConfigError(Problem(f"source {self.server.source}", what))

@@ -25,7 +25,7 @@ from microbatch.places import Place
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Column, Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
-from microbatch.sources.postgres.horizon import Ceilings, Horizon, blind
+from microbatch.sources.postgres.horizon import Ceilings, Horizon, blind, largest
 from microbatch.sources.postgres.ranges import CursorReading
 
 if TYPE_CHECKING:
@@ -198,14 +198,16 @@ class CursorInput:
     def _refuse_values(self, session: Session, relation: Relation, cursor: Column) -> None:
         """Rows that a reader by this cursor would never see."""
         name = quoted(cursor.name)
-        odd = [] if cursor.not_null else [(f"{name} IS NULL", "null")]
+        # A table that may hold a null key is refused before; of a view or a foreign table nobody knows.
+        odd = [(cursor.name, f"{name} IS NULL", "null")] if not cursor.not_null else []
+        odd += [(key, f"{quoted(key)} IS NULL", "null") for key in self.conf.key if not relation.columns[key].not_null]
         values: Sequence[str] = ENDLESS.get(cursor.type.removesuffix("tz"), ())
-        odd += [(f"{name} = {literal(value)}", value) for value in values]
-        for condition, shown in odd:
+        odd += [(cursor.name, f"{name} = {literal(value)}", value) for value in values]
+        for column, condition, shown in odd:
             if session.value(f"SELECT EXISTS (SELECT FROM {relation.sql} WHERE {condition})"):
                 what = (
-                    f"source {self.server.source}: {relation.shown} has rows whose {cursor.name} is {shown}: "
-                    "they would never be read"
+                    f"source {self.server.source}: {relation.shown} has rows whose {column} is {shown}: "
+                    "they would not be read"
                 )
                 remedy = "give them a value that grows with each change, or read the table with mode: changes"
                 raise StateChanged(self.server.flow, what, remedy)
@@ -213,8 +215,8 @@ class CursorInput:
     def _refuse_set_back(self, session: Session, reading: CursorReading, offset: Offset | None) -> None:
         if offset is None or offset["cursor"] is None:
             return
-        name, before = quoted(reading.cursor.name), f"{literal(offset['cursor'])}::{reading.cursor.type}"
-        found = session.row(f"SELECT max({name}) < {before}, max({name})::text FROM {reading.relation.sql}")
+        name, before = quoted("t", reading.cursor.name), f"{literal(offset['cursor'])}::{reading.cursor.type}"
+        found = session.row(largest(f"{name} < {before}, {name}::text", reading.relation, reading.cursor.name))
         if found and found[0]:
             what = (
                 f"source {self.server.source}: the largest {reading.cursor.name} of {reading.relation.shown} is {found[1]}, "

@@ -125,7 +125,7 @@ class Horizon:
         """The largest value, within any of the bounds where there are such."""
         cursor = quoted(self.cursor.name)
         within = " OR ".join(f"{cursor} {bound}::{self.cursor.type}" for bound in bounds) or "true"
-        found = session.value(f"SELECT max({cursor})::text FROM {self.relation.sql} WHERE {within}")
+        found = session.value(largest(f"t.{cursor}::text", self.relation, self.cursor.name, within))
         return None if found is None else str(found)
 
     def _oldest(self, session: Session) -> str:
@@ -178,6 +178,12 @@ class Horizon:
             parts = [each for (each,) in session.rows(_PARTS, self.relation.oid, self.relation.oid)]
             open_ = [each for (each,) in session.rows(_OPEN + _WRITING, parts)]
         return at, frozenset([*open_, *[name for name, _ in session.rows(_PREPARED)]])
+
+
+def largest(select: str, relation: Relation, column: str, within: str = "true") -> str:
+    """SQL of the row, called `t`, with the largest value of a column; not by `max`, which no uuid has before PostgreSQL 18."""
+    name = quoted("t", column)
+    return f"SELECT {select} FROM {relation.sql} t WHERE {name} IS NOT NULL AND ({within}) ORDER BY {name} DESC LIMIT 1"
 
 
 def blind(session: Session) -> bool:

@@ -147,7 +147,7 @@ class ChangesReading:
 
         missing = [name for name in self.names if name not in changes[-1].names]
         catalog.refuse_gone(self.server, self.relation, missing)
-        key = self.key or self.relation.primary_key
+        key = self.key or self.relation.identifying
         changes, problems = filled(
             self.server, self.relation, key, self.names, changes, functools.partial(self._last, key, after)
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from microbatch.errors import ConfigError, Problem, StateChanged
+from microbatch.errors import ConfigError, MicrobatchError, Problem, StateChanged
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
 from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
@@ -75,13 +75,21 @@ class Slot:
         plugin, database, status, restart, confirmed, lag = found
         return Standing(plugin, database, status == "lost" or restart is None, restart, confirmed or 0, lag or 0)
 
-    def refuse_unfit(self, session: Session, relation: Relation, names: Sequence[str]) -> None:
+    def refuse_unfit(self, session: Session, relation: Relation, names: Sequence[str], key: Sequence[str]) -> None:
         """Refuse what could not be read in full, or would make the table's own writers fail.
+
+        Args:
+            names: the columns of the schema.
+            key: of conf; where it names none, the table's primary key is meant.
 
         Raises:
             ConfigError: with every reason, and the statement that does away with it.
         """
-        told = [*_of_server(session), *_of_table(relation), *self._of_publication(session, relation, names)]
+        told = [
+            *_of_server(session),
+            *_of_table(relation, key or relation.primary_key),
+            *self._of_publication(session, relation, names),
+        ]
         if told:
             raise ConfigError(*[Problem(f"source {self.server.source}", what) for what in told])
 
@@ -89,7 +97,12 @@ class Slot:
         """Make the publication where it is missing."""
         if session.row(_PUBLICATION, self.publication) is None:
             root = " WITH (publish_via_partition_root = true)" if relation.kind == "p" else ""
-            self._make(session, f"CREATE PUBLICATION {quoted(self.publication)} FOR TABLE {relation.sql}{root}")
+            try:
+                self._make(session, f"CREATE PUBLICATION {quoted(self.publication)} FOR TABLE {relation.sql}{root}")
+            except MicrobatchError:
+                # Flows that read one source share it, and two that begin side by side both found none: only one can make it.
+                if session.row(_PUBLICATION, self.publication) is None:
+                    raise
 
     def ensure(self, session: Session) -> bool:
         """Make the slot where it is missing, or anew where it was lost; whether it was made.
@@ -195,7 +208,7 @@ class Slot:
 
 def decoder(relation: Relation, key: tuple[str, ...], after: int, upto: int, snapshot: Snapshot | None) -> Decoder:
     """A decoder of the table's changes between two positions."""
-    return Decoder(relation.oid, key or relation.primary_key, after, upto, snapshot)
+    return Decoder(relation.oid, key or relation.identifying, after, upto, snapshot)
 
 
 def position(lsn: int) -> str:
@@ -210,13 +223,18 @@ def _of_server(session: Session) -> list[str]:
     )
 
 
-def _of_table(relation: Relation) -> list[str]:
+def _of_table(relation: Relation, key: Sequence[str]) -> list[str]:
     if relation.kind not in ("r", "p"):
         return [f"{relation.shown} is no table: only a table has changes; read it with mode: cursor"]
-    if relation.identity == "n" or (relation.identity == "d" and not relation.primary_key):
+    if not relation.identified_by:
         # Once it is published, the server refuses every UPDATE and DELETE of such a table.
         return [
             f"{relation.shown} has nothing that identifies a row in its changes: give it a primary key, or "
             f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL"
+        ]
+    if unsaid := [name for name in key if name not in relation.identified_by]:
+        return [
+            f"an update or delete of {relation.shown} says {', '.join(relation.identified_by)} of the row it was, and not "
+            f"{', '.join(unsaid)} of the key: ALTER TABLE {relation.sql} REPLICA IDENTITY FULL"
         ]
     return []

@@ -133,6 +133,27 @@ def test_a_table_without_a_key_is_refused_before_its_writers_would_be(suite: Sui
     suite.database.do("INSERT INTO orders VALUES (1)", "UPDATE orders SET status = 'still possible'")
 
 
+@pytest.mark.parametrize(
+    ("identity", "key", "said"),
+    [
+        ("USING INDEX by_status", "", "says status of the row it was, and not order_id of the key"),
+        ("DEFAULT", ", key: status", "says order_id of the row it was, and not status of the key"),
+    ],
+)
+def test_a_key_that_no_delete_would_say_is_refused(suite: Suite, identity: str, key: str, said: str):
+    orders(suite.database)
+    suite.database.do(
+        "ALTER TABLE orders ALTER status SET NOT NULL",
+        "CREATE UNIQUE INDEX by_status ON orders (status) INCLUDE (order_id)",
+        f"ALTER TABLE orders REPLICA IDENTITY {identity}",
+    )
+    suite.write(CHANGES + key)
+    ended = suite.run()
+    assert ended.exit_code == 2 and said in ended.output and "REPLICA IDENTITY FULL" in ended.output
+    suite.database.do("ALTER TABLE orders REPLICA IDENTITY FULL")
+    assert suite.reader(mode="changes", slot=f"slot_{suite.database.name}", key="status").run() == 0
+
+
 def test_a_cursor_column_that_was_dropped_is_an_edit_somebody_has_to_make(read: Plainly, suite: Suite):
     suite.database.do("ALTER TABLE orders RENAME updated_at TO changed_at")
     with pytest.raises(MicrobatchError) as caught:
@@ -186,6 +207,18 @@ def test_a_row_that_a_cursor_would_never_see_stops_the_job(suite: Suite, column:
         f"rows whose {column} is {value.lower().strip(chr(39)) if value != chr(39) + 'NaN' + chr(39) else 'NaN'}"
         in said
     )
+
+
+def test_a_view_with_a_null_key_stops_the_job(suite: Suite):
+    suite.database.do(
+        "CREATE TABLE anything (order_id bigint, status text, amount numeric(10,2), updated_at timestamptz)",
+        "CREATE VIEW orders AS SELECT * FROM anything",
+        "INSERT INTO anything VALUES (1, 'new', 1, now())",
+    )
+    reader = suite.reader(cursor="updated_at", key="order_id")
+    assert reader.run() == 1
+    suite.database.do("INSERT INTO anything VALUES (NULL, 'new', 1, now())")
+    assert "rows whose order_id is null" in stopped(reader)
 
 
 def test_a_table_that_was_set_back_stops_the_job(read: Plainly, suite: Suite):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import psycopg
 import pytest
+from pyspark.sql.types import StringType, StructField, StructType
 
-from microbatch.errors import SourceUnavailable
+from microbatch.errors import SourceUnavailable, StateChanged
 from microbatch.sources.postgres.catalog import relation
 from microbatch.sources.postgres.cursor import CursorInput
 from tests.sources.postgres.conftest import Database, Suite, orders
@@ -179,3 +181,19 @@ def test_two_readers_do_not_hold_each_other_back(by_time: Plainly, suite: Suite,
         other.execute("SELECT 1")
         suite.database.do("INSERT INTO orders (order_id) VALUES (1)")
         assert by_time.run() == 1
+
+
+def test_a_cursor_of_uuids_that_grow_with_time_is_read_as_any_other(database: Database, tmp_path: Path):
+    def key(number: int) -> str:
+        return f"0192f0e0-0000-7000-8000-{number:012x}"  # as version 7 makes them
+
+    database.do("CREATE TABLE orders (order_id uuid PRIMARY KEY)")
+    shape = StructType([StructField("order_id", StringType())])
+    reader = Plainly(tmp_path, database.uri, "order_id STRING", shape, table="orders", cursor="order_id")
+    for last in (9, 10, 11):
+        database.do(f"INSERT INTO orders VALUES ('{key(last)}')")
+        assert reader.run() == 1
+    assert [row["order_id"] for row in reader.rows()] == [key(9), key(10), key(11)]
+    database.do(f"DELETE FROM orders WHERE order_id <> '{key(9)}'")
+    with pytest.raises(StateChanged, match="restored from a backup"):
+        reader.run()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
+from microbatch.sources.postgres import Slot
+from microbatch.sources.postgres.catalog import relation
 from tests.sources.postgres.conftest import OF_CHANGES, Database, Suite, orders
-from tests.sources.postgres.plainly import Plainly
+from tests.sources.postgres.plainly import Plainly, server
 
 pytestmark = pytest.mark.slow
 LONG = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 500) WHERE {0} = {0})"  # does not compress
@@ -138,6 +141,27 @@ def test_the_slot_moves_on_only_behind_what_is_committed(suite: Suite):
     assert suite.database.rows(at) == before
     reader.run()
     assert suite.database.rows(at) > before
+
+
+def test_two_flows_that_begin_side_by_side_share_the_publication_one_of_them_makes(suite: Suite):
+    orders(suite.database)
+    slot, ended = Slot(server(suite.database.uri), "unused", "shared"), []
+
+    def begin() -> None:
+        with slot.server.session() as session:
+            slot.ensure_publication(session, relation(session, slot.server, "orders"))
+        ended.append("well")
+
+    with suite.database.connect() as first:
+        first.execute("CREATE PUBLICATION shared FOR TABLE orders")
+        second = threading.Thread(target=begin)
+        second.start()
+        until = time.monotonic() + 30
+        while not suite.database.rows("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            assert time.monotonic() < until, "the second does not wait for the first"
+            time.sleep(0.01)
+    second.join(30)
+    assert ended == ["well"]
 
 
 def test_a_job_that_starts_anew_ends_as_the_table_is(suite: Suite):
