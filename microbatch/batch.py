@@ -20,13 +20,14 @@ from microbatch import faults, quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
 from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
-from microbatch.sink import deletes, history, ops, small, targets
+from microbatch.sink import deletes, exact, history, ops, small, targets
+from microbatch.sink.tables import Table
 from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
 from microbatch.sources.input import NEWEST
 from microbatch.sources.record import Record
-from microbatch.sources.tables import TableInput, offsets
+from microbatch.sources.tables import CHANGES, TableInput, offsets
 from microbatch.surrender import surrender
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
@@ -46,10 +47,13 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
         return done
     kept = keep(work, batch, batch_id)
     if batch_id == work.give_up:
-        return surrender(work, kept)
+        return give_up(work, kept, batch.sparkSession)
     judged, kept = pin(work, kept, batch.sparkSession)
+    replaced = _replaced(work, kept)
     divert(work, kept, judged)
-    return write(work, kept, judged)
+    outcome = write(replace(work, letters=replaced), kept, judged)
+    _close(work, outcome)
+    return outcome
 
 
 def committed(work: Work, batch_id: int) -> Outcome | None:
@@ -58,8 +62,19 @@ def committed(work: Work, batch_id: int) -> Outcome | None:
         outcome = outcome_of_commit(commit)
         if outcome and (outcome.query_id, outcome.batch_id) == (work.query_id, batch_id):
             ops.record(work.warehouse, outcome)
+            _close(work, outcome)
             return outcome
     return None
+
+
+def give_up(work: Work, kept: Kept, spark: SparkSession) -> Outcome:
+    """Send the whole batch to quarantine, because somebody said so: its rows, and the files that have none to be read."""
+    try:
+        return surrender(work, kept)
+    except Exception as cause:
+        if broken := _unread(work, kept, spark, cause):
+            return give_up(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
+        raise
 
 
 def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
@@ -80,7 +95,7 @@ def keep(work: Work, batch: DataFrame, batch_id: int) -> Kept:
         return _counted(replace(held, rows=work.input.rows(batch)))
     changes = Observation("changes")
     groups = work.input.groups(batch).observe(
-        changes, F.sum("_changes").alias("changes"), F.count(F.lit(1)).alias("groups")
+        changes, F.sum(CHANGES).alias("changes"), F.count(F.lit(1)).alias("groups")
     )
     pinned = groups.localCheckpoint(eager=True)
     found = changes.get
@@ -134,14 +149,8 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
     except (ExpectationStopped, TransformBroken, SnapshotUnavailable, StateChanged):
         raise
     except Exception as cause:
-        if (
-            isinstance(work.input, Files)
-            and unreadable(cause)
-            and not kept.broken.keys() >= {f.path for f in kept.files}
-        ):
-            broken = work.input.broken(spark, [file for file in kept.files if file.path not in kept.broken])
-            if broken:
-                return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
+        if broken := _unread(work, kept, spark, cause):
+            return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
         if (raised := faults.raised(work, cause)) is not None:
             raise faults.broken(work, kept.batch_id, cause, raised) from cause
         raise
@@ -235,6 +244,26 @@ def good(work: Work, judged: Judged) -> DataFrame:
     return rows.select(*_quoted(work.shape.output.fieldNames()))
 
 
+def _replaced(work: Work, kept: Kept) -> tuple[str, ...]:
+    """The letters of earlier batches whose groups are made anew; whoever hides a key in them closes them himself."""
+    if kept.groups is None or set(work.flow.recompute_by) & set(work.mask):
+        return ()
+    return quarantine.of_groups(origin_of(work, kept), kept.groups, work.flow.recompute_by)
+
+
+def _close(work: Work, outcome: Outcome) -> None:
+    """After the commit, which names them: killed in between, the next attempt finds them there."""
+    quarantine.mark(Table(work.warehouse, quarantine.TABLE), outcome.letters, "replayed")
+
+
+def _unread(work: Work, kept: Kept, spark: SparkSession, cause: Exception) -> Mapping[str, str]:
+    """The files that made a pass fail because they cannot be read, and why; none where it failed for another reason."""
+    if not isinstance(work.input, Files) or not unreadable(cause):
+        return {}
+    left = [file for file in kept.files if file.path not in kept.broken]
+    return work.input.broken(spark, left) if left else {}
+
+
 def _read(work: Work, kept: Kept, broken: Mapping[str, str], spark: SparkSession) -> Kept:
     assert isinstance(work.input, Files)
     good = [file for file in kept.files if file.path not in broken]
@@ -299,14 +328,22 @@ def _deleting(work: Work) -> Column:
 
 
 def _bounds(work: Work, leaves: Column) -> list[Column]:
-    kept = [(key, F.when(~leaves, F.col(f"`{key}`"))) for key in _bounded(work)]
-    return [
-        made for key, value in kept for made in (F.min(value).alias(f"_low_{key}"), F.max(value).alias(f"_high_{key}"))
-    ]
+    made = []
+    for key in _bounded(work):
+        value, kind = F.when(~leaves, F.col(f"`{key}`")), work.shape.output[key].dataType
+        made += [
+            exact.carried(F.min(value), kind).alias(f"_low_{key}"),
+            exact.carried(F.max(value), kind).alias(f"_high_{key}"),
+        ]
+    return made
 
 
-def _iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat()
+def _iso(ms: int) -> str | None:
+    """A time, or None for one that no calendar has: a producer may write microseconds where milliseconds are meant."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _quoted(names: list[str]) -> list[str]:

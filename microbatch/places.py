@@ -113,6 +113,12 @@ def reached(path: str) -> Iterator[None]:
         raise WarehouseUnavailable(f"{path} cannot be reached", told(cause)) from cause
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a file of Spark's or Delta's: a line feed ends one, and none of the other ends that Python knows, for those
+    may stand in a value."""
+    return text.removesuffix("\n").split("\n")
+
+
 def write(file: Place, text: str) -> None:
     """Write a file whole, in place of what it held: nobody sees a half of it, whenever the process is killed."""
     if isinstance(file, Stored):

@@ -153,6 +153,41 @@ def of_batch(origin: Origin, payload: Mapping[str, Any], error: str) -> None:
     ops.write(Table(origin.warehouse, TABLE), data, predicate=f"id = '{id_}'")
 
 
+def of_groups(origin: Origin, groups: DataFrame, keys: Sequence[str]) -> tuple[str, ...]:
+    """The open letters that hold a row of one of these groups, by id: making the groups anew replaces them.
+
+    Args:
+        groups: pinned; one row a group, with `keys`. One Spark job, where the flow has open letters.
+    """
+    filters = [("job", "=", origin.job), ("flow", "=", origin.flow), ("kind", "=", "row"), ("status", "=", "open")]
+    found = ops.rows(origin.warehouse, "quarantine", filters, ("id", "payload", "query_id", "batch_id"))
+    own = (origin.query_id, origin.batch_id)  # those of an earlier attempt at this batch, which writes them again
+    texts = [(each["id"], each["payload"]) for each in found if (each["query_id"], each["batch_id"]) != own]
+    if not texts:
+        return ()
+    from pyspark.sql import functions as F
+
+    from microbatch.sink import exact
+
+    groups = groups.select(*[f"`{key}`" for key in keys])
+    letters = groups.sparkSession.createDataFrame(texts, "id STRING, payload STRING").select(
+        "id", F.from_json("payload", groups.schema, exact.OPTIONS).alias("of")
+    )
+    same = [letters["of"][key].eqNullSafe(groups[f"`{key}`"]) for key in keys]
+    return tuple(row.id for row in letters.join(F.broadcast(groups), same, "left_semi").select("id").collect())
+
+
+def mark(stored: Table, ids: Sequence[str], status: str) -> None:
+    """Give letters another status, in one commit."""
+    if ids:
+        ops.change(stored, lambda opened: opened.update(predicate=these(ids), updates={"status": f"'{status}'"}))
+
+
+def these(ids: Sequence[str]) -> str:
+    """SQL that is true for letters of these ids."""
+    return f"id IN {ops.literal(list(ids))}"
+
+
 def close_batches(warehouse: str, job: str, flow: str, query_id: str, upto: int) -> None:
     """Close the letters of stuck batches that are in their table now."""
     stored = Table(warehouse, TABLE)

@@ -45,6 +45,8 @@ TRACEBACK = "Traceback (most recent call last)"
 NO_ROOM = ("No space left on device", "Read-only file system", "Permission denied", "Disk quota exceeded")
 PASSING = (
     "DELTA_CONCURRENT",
+    "DELTA_METADATA_CHANGED",  # as a concurrent write: the batch is done again, and held against the table as it is then
+    "DELTA_PROTOCOL_CHANGED",
     "Failed to commit transaction",
     "ConcurrentAppendException",
     "Connection refused",

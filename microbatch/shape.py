@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from microbatch import checks, empty
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, shortened
 from microbatch.job import Append, Flow, History, Source, snapshots_of
+from microbatch.sink.history import ADDED
 from microbatch.sink.tables import Table, columns_of
 from microbatch.sources.tables import CHANGE_COLUMNS
 
@@ -76,6 +78,7 @@ NOT_REPEATABLE = {
     "InputFileBlockStart": "input_file_block_start()",
     "InputFileBlockLength": "input_file_block_length()",
 }
+OWN_NAMES = re.compile(r"(?i)_row|_unparsed|_problem|_corrupt|_letter|_(failed|gx|mb)_.*")
 NOT_IN_A_NAME = frozenset(" ,;{}()\n\t=`")  # Delta Lake manual, "Column mapping": without it these are refused
 JOINS_KEEP = {("LeftOuter", 0), ("RightOuter", 1)}  # the join types that keep each row of their left, or right, side
 
@@ -128,7 +131,7 @@ def written_by(flow: Flow, output: StructType) -> StructType:
     if not isinstance(flow.writes, History) or flow.writes.newest_by[0] not in output.fieldNames():
         return output
     at = output[flow.writes.newest_by[0]].dataType
-    added = [("valid_from", at), ("valid_to", at), ("is_current", BooleanType())]
+    added = zip(ADDED, (at, at, BooleanType()), strict=True)
     return StructType([*output, *[StructField(name, kind) for name, kind in added]])
 
 
@@ -297,13 +300,14 @@ def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: 
             empty.frame(spark, output).where(condition).schema  # noqa: B018  the analysis is what is wanted
         except Exception as cause:
             problems.append(Problem(where, f"delete_when: {_first_line(cause)}"))
-    engine = [
-        name
-        for name in output.fieldNames()
-        if name in ("_row", "_unparsed", "_problem") or name.startswith(("_failed_", "_gx_"))
-    ]
-    if engine:
+    # What comes in is held against it too: beside a column of its own the engine would see two of a name, or overwrite one.
+    both = dict.fromkeys([*input_.fieldNames(), *output.fieldNames()])
+    if engine := [name for name in both if OWN_NAMES.fullmatch(name)]:
         problems.append(Problem(where, f"column {', '.join(engine)} has a name of the engine's own; rename it"))
+    added = [name for name in output.fieldNames() if name.lower() in ADDED]
+    if isinstance(target, History) and added:
+        what = f"column {', '.join(added)} is one that a History adds itself; rename it in the transform"
+        problems.append(Problem(where, what))
     odd = [name for name in written_by(flow, output).fieldNames() if NOT_IN_A_NAME.intersection(name)]
     if odd:
         what = f"column {', '.join(map(repr, odd))} has a letter that a Delta table does not take; rename it in the transform"

@@ -79,8 +79,8 @@ class Stored:
 
             return bytes(obstore.get(store, key).bytes())
 
-    def read_text(self, errors: str = "strict") -> str:
-        return self.read_bytes().decode(errors=errors)
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self.read_bytes().decode(encoding, errors)
 
     def write_bytes(self, content: bytes) -> None:
         with self._reached() as (store, key):

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from microbatch import quarantine
 from microbatch.outcome import Outcome
 from microbatch.sink import ops
+from microbatch.sources.record import Record
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
 
@@ -31,6 +32,8 @@ def surrender(work: Work, kept: Kept) -> Outcome:
         *([quarantine.of_text(seen, work.mask)] if bad else []),
     ]
     quarantine.write(origin_of(work, kept), letters, read, file_letters(kept), again=True)
+    if kept.broken:
+        Record(work.checkpoint).forgive(kept.batch_id, kept.broken)
     outcome = outcome_of(work, kept, Judged(seen, read, bad, transformed, transformed, 0, {}, ()), 0)
     ops.record(work.warehouse, outcome)
     return outcome

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from pyspark.sql import SparkSession
 
 from microbatch.commands import backfill
-from microbatch.sink import ops
+from microbatch.job import History
+from microbatch.sink import history, ops
 from microbatch.testing import Bench
 
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
@@ -142,6 +144,16 @@ def test_on_a_tie_the_later_batch_wins_and_stays_the_winner(customers: Bench):
         (2, "Bern", 7, 9, False),
         (2, "Rome", 9, None, True),
     ]
+
+
+def test_of_a_row_and_its_deletion_at_one_time_the_row_stays_whatever_its_columns_are_called(spark: SparkSession):
+    """The changes of a table that was rewritten group by group hold both for one key, at one time."""
+    schema = "_at BIGINT, _next STRING, _from BIGINT, _first MAP<STRING, INT>"
+    versions = [(number, op, 5, {"a": number}) for number in range(20) for op in ("delete", "insert")]
+    target = History("silver.h", keys="_at", newest_by="_from", delete_when="_next = 'delete'")
+    told = history.tell(spark.createDataFrame(versions, schema), target, None)
+    found = sorted(told.rows.select("_at", "_next", "_from", "_first", "valid_from", "is_current").collect())
+    assert [tuple(row) for row in found] == [(number, "insert", 5, {"a": number}, 5, True) for number in range(20)]
 
 
 DERIVED_JOB = '''

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from microbatch.errors import TransientError
 from microbatch.retry import classify, line
 
 IN_PYTHON = """[STREAM_FAILED] Query [id = e8f2] terminated: [PYTHON_DATA_SOURCE_ERROR] Failed to plan Python data source: \
@@ -39,6 +42,13 @@ def test_of_several_that_led_to_each_other_the_last_is_told():
 def test_a_message_without_a_traceback_is_its_first_line_that_says_something():
     assert line("An error occurred while calling o1.load\n== Plan ==\nno such column\n\tat x") == "no such column"
     assert line("") == "no message"
+
+
+@pytest.mark.parametrize("name", ["DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED", "DELTA_CONCURRENT_APPEND"])
+def test_a_commit_that_came_in_between_is_tried_again(name: str):
+    assert isinstance(
+        classify(RuntimeError(f"[{name}] The metadata was changed by a concurrent update"), "take", 0), TransientError
+    )
 
 
 def test_what_python_raised_is_classified_by_its_words():

@@ -10,7 +10,7 @@ from microbatch.shape import Shape, shapes
 from microbatch.testing import Bench
 
 JOB = """
-from microbatch import Append, Flow, Job, Replace, Snapshot, Source, Upsert
+from microbatch import Append, Flow, History, Job, Replace, Snapshot, Source, Upsert
 from transforms import shop
 
 ORDERS = Source("orders", schema="{schema}")
@@ -275,6 +275,18 @@ def test_groups_by_a_column_that_the_transform_loses_are_refused(bench: Bench):
 def test_a_column_with_a_name_of_the_engines_own_is_refused(bench: Bench):
     declare(bench, 'return orders.withColumn("_unparsed", F.lit(1))')
     assert "column _unparsed has a name of the engine's own; rename it" in refusals(bench)[0]
+    declare(bench, 'return orders.withColumn("_MB_group", F.lit(1))')
+    assert "column _MB_group has a name of the engine's own; rename it" in refusals(bench)[0]
+    declare(bench, 'return orders.drop("_letter")', schema=f"{SCHEMA}, _letter STRING")
+    assert "flow ingest: column _letter has a name of the engine's own; rename it" in refusals(bench)[0]
+
+
+def test_a_history_adds_its_columns_itself(bench: Bench):
+    history = 'History("silver.orders", keys=["order_id"], newest_by="ordered_at")'
+    declare(bench, 'return orders.withColumn("Valid_To", F.lit(1))', writes=history)
+    assert refusals(bench) == [
+        "jobs/shop.py flow refine: column Valid_To is one that a History adds itself; rename it in the transform"
+    ]
 
 
 @pytest.mark.parametrize("name", ["a b", "a`b", "sum(amount)"])

@@ -89,6 +89,18 @@ def test_a_table_that_it_makes_is_the_one_that_spark_makes(spark: SparkSession, 
     assert made[0] == made[1]
 
 
+def test_a_table_is_left_to_spark_where_the_session_says_what_new_tables_are_like(
+    spark: SparkSession, rows: Rows, table: Table
+):
+    name = "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols"
+    spark.conf.set(name, "3")
+    try:
+        targets.write(Append("silver.t"), table, rows("id BIGINT", (1,)), commit(0), few=True)
+    finally:
+        spark.conf.unset(name)
+    assert table.open().metadata().configuration == {"delta.dataSkippingNumIndexedCols": "3"}
+
+
 def test_its_commit_says_what_one_of_sparks_says(rows: Rows, table: Table):
     target, three = Append("silver.t"), rows("id BIGINT", (1,), (2,), (3,))
     outcomes = []

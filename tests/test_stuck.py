@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from microbatch.errors import BatchFailed, ConfigError, StateChanged, TransformBroken, TransientError
 from microbatch.runner import run
 from microbatch.testing import Bench
-from tests.orders import ORDERS_TRANSFORM, order
+from tests.orders import ORDERS_CONF, ORDERS_TRANSFORM, order
 
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
 
@@ -55,6 +58,19 @@ def test_accept_batch_sends_the_rows_themselves_to_quarantine_and_goes_on(orders
     orders.write("transforms/orders.py", ORDERS_TRANSFORM)
     orders.run("orders")
     assert [r.order_id for r in orders.read("silver.orders").collect()] == [3]
+
+
+def test_accept_batch_takes_a_file_that_cannot_be_read_as_a_letter_of_its_own(orders: Bench):
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace("json", "parquet"))
+    landing = Path(orders.storage["landing"]) / "orders"
+    landing.mkdir(parents=True)
+    (landing / "broken.parquet").write_bytes(b"no parquet at all")
+    pq.write_table(pa.table({"order_id": [1]}), landing / "good.parquet")
+    orders.crash("orders", before="target")
+    report = run(orders.suite(), ["orders"], flows=["ingest"], accept="batch")
+    assert [(o.rows_read, o.rows_quarantined) for o in report.outcomes] == [(1, 1)]
+    assert sorted(letter.kind for letter in orders.quarantine("orders").collect()) == ["file", "row"]
+    assert orders.run("orders") == []
 
 
 def test_a_transient_error_is_tried_again_with_back_off_and_then_raised(orders: Bench):

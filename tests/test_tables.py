@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+import time
 from pathlib import Path
 
+import pyarrow
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from microbatch.errors import SnapshotUnavailable, StateChanged
@@ -194,6 +196,66 @@ def test_the_changes_of_a_replaced_table_keep_a_key_whose_group_was_made_anew(be
     bench.run("shop")
     assert found(bench, "gold.totals", "shop", "total") == [(shop, 2) for shop in shops[:-1]]
     assert found(bench, "gold.followed", "shop", "total") == [(shop, 2) for shop in shops[:-1]]
+
+
+def test_a_value_with_a_separator_of_unicodes_does_not_cut_the_log(tmp_path: Path):
+    """Statistics of a commit hold it as it is, and Python's `splitlines` takes it for the end of a line."""
+    table = Table(str(tmp_path), "bronze.sales")
+    names = ["one\u2028two", "three\u2029four", "five\u0085six"]
+    for name in names:
+        write_deltalake(table.path, pyarrow.table({"name": [name]}), mode="append")
+    found = [action for version in range(3) for action in table.actions(version) or []]
+    assert [json.loads(each["add"]["stats"])["minValues"]["name"] for each in found if "add" in each] == names
+
+
+TIMES = '''
+from pyspark.sql import functions as F
+
+
+def counted(times):
+    """Count the rows of a local time."""
+    return times.groupBy("local").agg(F.sum("amount").alias("total"))
+
+
+def dated(times):
+    """Give each row its day."""
+    return times.withColumn("day", F.to_date("at"))
+'''
+TIMES_JOB = """
+from microbatch import Flow, Job, Replace, Source, Upsert
+from transforms import times
+
+TIMES = Source("times", schema="at TIMESTAMP, local TIMESTAMP_NTZ, amount BIGINT")
+JOB = Job(
+    Flow("keep", reads=TIMES, transform=times.dated, writes=Upsert("silver.times", keys=["at", "day"])),
+    Flow("count", reads="silver.times", recompute_by=["local"], transform=times.counted,
+         writes=Replace("gold.times", keys=["local"])),
+)
+"""
+
+
+def test_times_are_the_same_in_whatever_zone_the_process_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    bench.write("transforms/times.py", TIMES)
+    bench.write("jobs/times.py", TIMES_JOB)
+    bench.write("conf/base/times.yml", 'sources:\n  times: {kind: files, format: json, path: "${landing}/times"}\n')
+    twice = ["2024-11-03T05:30:00", "2024-11-03T06:30:00"]  # the same hour in New York, where the clock is put back
+    ends = ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"]
+    never = ["2024-03-10T02:30:00"]  # there the clock is put forward
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        for amount in (1, 2):
+            bench.land("times", *[{"at": f"{at}Z", "local": at, "amount": amount} for at in [*twice, *ends, *never]])
+            outcomes = bench.run("times")
+            assert [outcome.rows_inserted for outcome in outcomes] == ([5, 5] if amount == 1 else [0, 5])
+            kept = bench.read("silver.times").selectExpr("unix_micros(at) AS at", "amount").collect()
+            assert len({row.at for row in kept}) == 5 and {row.amount for row in kept} == {amount}
+            counted = bench.read("gold.times").selectExpr("CAST(local AS STRING) AS local", "total").collect()
+            assert {row.local for row in counted} == {at.replace("T", " ") for at in [*twice, *ends, *never]}
+            assert len(counted) == 5 and {row.total for row in counted} == {amount}
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.fixture

@@ -105,6 +105,31 @@ def test_on_a_tie_between_a_version_and_a_delete_the_version_stays(rows: Rows):
     assert {row.name for row in targets.newest(rows(SCHEMA, *versions), target).collect()} == {"insert"}
 
 
+def test_rows_with_a_map_and_a_variant_have_an_order_of_their_own(rows: Rows):
+    for target in (Upsert("silver.t", keys="id", newest_by="at"), Upsert("silver.t", keys="id")):
+        winners = set()
+        for texts in (('{"a": 1}', '{"b": 2}'), ('{"b": 2}', '{"a": 1}')):
+            versions = rows(SCHEMA, *[(1, text, 5) for text in texts]).selectExpr(
+                "id", "at", "parse_json(name) AS any", "from_json(name, 'map<string, int>') AS map"
+            )
+            winners.add(str(targets.newest(versions, target).selectExpr("to_json(any)", "map").collect()))
+        assert len(winners) == 1
+
+
+@pytest.mark.slow
+def test_columns_may_be_called_as_anything_that_is_not_the_engines(spark: SparkSession, rows: Rows, table: Table):
+    schema = "id BIGINT, at BIGINT, _deleted STRING, _group STRING, _place BIGINT, _order STRING, _as_of STRING"
+    upsert, replace = (
+        Upsert("silver.t", keys="id", newest_by="at", delete_when="_place = 0"),
+        Replace("silver.t", keys="id"),
+    )
+    for number in range(2):
+        versions = rows(schema, *[(n, number, "d", "g", 7, "o", "a") for n in range(2)])
+        targets.write(upsert, table, versions, commit(number))
+    targets.write(replace, table, rows(schema, (1, 2, "d", "h", 8, "o", "a")), commit(2), rows("id BIGINT", (1,)))
+    assert stored(spark, table) == [(0, 1, "d", "g", 7, "o", "a"), (1, 2, "d", "h", 8, "o", "a")]
+
+
 @pytest.mark.slow
 def test_an_upsert_keeps_the_newest_with_null_as_the_oldest_and_counts_what_its_merge_did(
     spark: SparkSession, rows: Rows, table: Table

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from microbatch.commands.render import columns
-from microbatch.commands.replay import mark
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.job import Append, Flow, History, Source, Upsert
+from microbatch.quarantine import mark
 from microbatch.runner.accept import start_anew
 from microbatch.runner.flows import work_of
 from microbatch.runner.handshake import shake

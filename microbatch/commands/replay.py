@@ -17,6 +17,7 @@ from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
+from microbatch.quarantine import mark, these
 from microbatch.runner.flows import mask_of, work_of
 from microbatch.runner.inputs import input_of
 from microbatch.runner.lock import held
@@ -216,7 +217,7 @@ class _Replay:
         ]
         records = [{**whole[id_], **changed} for id_, changed in zip(ids, once_more, strict=True)]
         data = pa.Table.from_pylist(records, schema=ops.schema("quarantine"))
-        ops.write(self.stored, data, predicate=_these(ids))
+        ops.write(self.stored, data, predicate=these(ids))
 
 
 def _counted(rows: DataFrame) -> tuple[DataFrame, Any]:
@@ -230,13 +231,3 @@ def _counted(rows: DataFrame) -> tuple[DataFrame, Any]:
 
 def _stored(letters: Letters) -> Table:
     return Table(letters.suite.environment.storage["warehouse"], "ops.quarantine")
-
-
-def mark(stored: Table, ids: Sequence[str], status: str) -> None:
-    """Give letters another status, in one commit."""
-    if ids:
-        ops.change(stored, lambda opened: opened.update(predicate=_these(ids), updates={"status": f"'{status}'"}))
-
-
-def _these(ids: Sequence[str]) -> str:
-    return f"id IN ({', '.join(repr(str(id_)) for id_ in ids)})"

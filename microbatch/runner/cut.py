@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from microbatch.places import Place, renamed, write
+from microbatch.places import Place, lines_of, renamed, write
 from microbatch.sources.record import Record
 from microbatch.sources.tables import numbered
 
@@ -55,7 +55,7 @@ def cut(checkpoint: Place, to: Baseline, ends: Mapping[int, str]) -> None:
     """
     _write(checkpoint / MARK, json.dumps({"query_id": to.query_id, "batch_id": to.batch_id, "before": to.before}))
     planned = numbered(checkpoint / "offsets")
-    settings = (checkpoint / "offsets" / str(planned[-1])).read_text().splitlines()[1]
+    settings = lines_of((checkpoint / "offsets" / str(planned[-1])).read_text("utf-8"))[1]
     for batch_id, end in ends.items():
         _write(checkpoint / "offsets" / str(batch_id), f"v1\n{settings}\n{end}")
     _write(checkpoint / "commits" / str(to.batch_id), 'v1\n{"nextBatchWatermarkMs":0}')
@@ -82,7 +82,7 @@ def _cut_log(log: Place, upto: int) -> None:
         return
     entries: dict[str, dict[str, Any]] = {}
     for file in _log_files(log):
-        for line in file.read_text().splitlines()[1:]:
+        for line in lines_of(file.read_text("utf-8"))[1:]:
             entry = json.loads(line)
             if entry["batchId"] <= upto:
                 entries[json.dumps(entry, sort_keys=True)] = entry

@@ -14,7 +14,7 @@ from typing import Any
 from microbatch.config import LoadedJob
 from microbatch.errors import ConfigError, Problem, StateChanged, shortened
 from microbatch.job import Flow
-from microbatch.places import Place, write
+from microbatch.places import Place, lines_of, write
 from microbatch.runner.accept import accepted
 from microbatch.runner.cut import baseline, known_ids
 from microbatch.sink import ops
@@ -174,7 +174,7 @@ def _refuse_damaged(flow: Flow, checkpoint: Place, planned: int, done: int) -> N
 
 def _refuse_damaged_log(flow: Flow, checkpoint: Place, planned: int) -> None:
     """The file source's own log, where there is one: Spark reads it from its last compaction to the newest offset."""
-    offset = json.loads((checkpoint / "offsets" / str(planned)).read_text().splitlines()[2])
+    offset = json.loads(lines_of((checkpoint / "offsets" / str(planned)).read_text("utf-8"))[2])
     log = checkpoint / "sources" / "0"
     for number in range(offset.get("logOffset", -1), -1, -1):
         compact = log / f"{number}.compact"
@@ -187,7 +187,7 @@ def _refuse_not_whole(flow: Flow, file: Place, at_least: int) -> None:
     """A file of a checkpoint: its format's version, then lines of JSON, at least so many lines in all."""
     if not file.exists():
         raise _damaged(flow, file, "is missing")
-    lines = file.read_text(errors="replace").splitlines()
+    lines = lines_of(file.read_text("utf-8", errors="replace"))
     if len(lines) < at_least or lines[0] != "v1" or not all(_is_json(line) for line in lines[1:]):
         raise _damaged(flow, file)
 

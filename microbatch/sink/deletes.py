@@ -18,7 +18,7 @@ from microbatch.sink import exact, remembered
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-AS_OF = "_as_of"  # beside a deletion that is read back: when the batch came that said it
+AS_OF = "_mb_as_of"  # beside a deletion that is read back: when the batch came that said it
 
 
 def are(target: Upsert | History) -> Column:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 VALID_FROM, VALID_TO, IS_CURRENT = "valid_from", "valid_to", "is_current"
 ADDED = (VALID_FROM, VALID_TO, IS_CURRENT)
 # Columns of an event: when it is, whether it deletes, where it is from, since when that is known, and which version it is in.
-AT, DELETES, FROM, SINCE, PLACE = "_at", "_deletes", "_from", "_since", "_place"
+AT, DELETES, FROM, SINCE, PLACE = "_mb_at", "_mb_deletes", "_mb_from", "_mb_since", "_mb_place"
 # Of two events at one time the one from further up counts. GUESS is the first of a version that looks like its last.
 BATCH, TABLE, MEMORY, GUESS = 3, 2, 1, 0
-FIRST, LAST, NEXT = "_first", "_last", "_next"
+FIRST, LAST, NEXT, SHOWN = "_mb_first", "_mb_last", "_mb_next", "_mb_shown"
+PAYLOAD = "_mb_payload"  # beside a remembered version that is read back: its text
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,13 @@ def tell(rows: DataFrame, target: History, stored: DataFrame | None, known: Sequ
     events = rows.withColumns(_event(_at(target), deletes.are(target), BATCH))
     for each in [*([_of_table(rows, target, stored)] if stored is not None else []), *known]:
         events = events.unionByName(each, allowMissingColumns=True)
-    # The later batch wins; inside it, the row itself decides.
-    order = [F.col(FROM).desc(), F.col(SINCE).desc_nulls_last(), F.xxhash64(*_quoted(columns)).desc()]
+    # The later batch wins; inside it a row over its deletion, for a rewritten group says both; then the row itself decides.
+    order = [
+        F.col(FROM).desc(),
+        F.col(SINCE).desc_nulls_last(),
+        F.col(DELETES).asc(),
+        *exact.order_of(events.select(*_quoted(columns))),
+    ]
     one_a_time = Window.partitionBy(*keys, AT).orderBy(*order)
     events = events.withColumn(PLACE, F.row_number().over(one_a_time)).where(f"{PLACE} = 1")
     in_time = Window.partitionBy(*keys).orderBy(F.col(AT).asc_nulls_first())
@@ -139,11 +145,9 @@ def forget(warehouse: str, target: History, rows: DataFrame, where: str | None) 
         ops.change(stored, lambda opened: opened.delete(f'"table" = {ops.literal(target.table)}'))
         return
     found = rows.sparkSession.read.format("delta").load(stored.path).where(F.col("table") == target.table)
-    told = found.select(
-        F.col("payload").alias("_payload"), F.from_json("payload", rows.schema, exact.OPTIONS).alias("_")
-    )
-    these = told.select("_payload", "_.*").where(where).select("_payload").distinct()
-    stay = found.join(these, F.col("payload") == F.col("_payload"), "left_anti")
+    told = found.select(F.col("payload").alias(PAYLOAD), F.from_json("payload", rows.schema, exact.OPTIONS).alias("_"))
+    these = told.select(PAYLOAD, "_.*").where(where).select(PAYLOAD).distinct()
+    stay = found.join(these, F.col("payload") == F.col(PAYLOAD), "left_anti")
     writer = stay.write.format("delta").mode("overwrite")
     writer.option("replaceWhere", f"`table` = {ops.literal(target.table)}").save(stored.path)
 
@@ -166,8 +170,8 @@ def _unchanged(
     if found is None or stored is None:
         return []
     keys, at = _quoted(target.keys), _at(target)
-    there = stored.select(*keys, at.alias("_shown"))
-    late = rows.select(*keys, at.alias(AT)).join(there, list(target.keys)).where(f"{AT} IS NULL OR {AT} <= _shown")
+    there = stored.select(*keys, at.alias(SHOWN))
+    late = rows.select(*keys, at.alias(AT)).join(there, list(target.keys)).where(f"{AT} IS NULL OR {AT} <= {SHOWN}")
     # Where nothing is late Spark sees an empty side, and does not read the other one.
     texts = late.select(exact.columns_to_json(target.keys).alias("key")).distinct()
     mine = found.join(F.broadcast(texts), "key", "left_semi")

@@ -11,6 +11,7 @@ Source:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DecimalType, StringType, StructType
 
 from microbatch.places import is_local
-from microbatch.sink import ops
+from microbatch.sink import exact, ops
 from microbatch.sink.tables import columns_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ PROPERTIES = (
     "delta.logRetentionDuration",
     "delta.deletedFileRetentionDuration",
 )
+SIGNED = re.compile(r"^[+-]", re.MULTILINE)
+DEFAULTS = "spark.databricks.delta.properties.defaults."
 READS, WRITES = 1, 4  # protocol of readers and writers, without table features; or with these, which are as old
 FEATURES = {"appendOnly", "changeDataFeed", "invariants"}
 
@@ -66,7 +69,13 @@ def create(table: Table, rows: DataFrame, commit: Commit) -> bool:
     Guarantee:
         As of `append`.
     """
-    if not _is_here(table, rows) or not _is_known(rows.schema) or not set(commit.properties) <= set(PROPERTIES):
+    plain = _is_known(rows.schema) and set(commit.properties) <= set(PROPERTIES)
+    # What the session says of new tables is Spark's to heed.
+    if (
+        not _is_here(table, rows)
+        or not plain
+        or any(name.startswith(DEFAULTS) for name in rows.sparkSession.conf.getAll)
+    ):
         return False
     import pyarrow as pa
     from deltalake import write_deltalake
@@ -117,7 +126,12 @@ def merge(
     if _is_there(opened, commit):
         return True
     rows, before = source.toArrow(), opened.version()
-    bounds = [f"t.`{key}` BETWEEN {ops.literal(low)} AND {ops.literal(high)}" for key, low, high in near]
+    # A year of five digits, or before the first, is one that Spark writes with a sign and delta-rs does not read.
+    bounds = [
+        f"t.`{key}` BETWEEN {ops.literal(low)} AND {ops.literal(high)}"
+        for key, low, high in near
+        if not (isinstance(source.schema[key].dataType, exact.TIMES) and SIGNED.search(low + "\n" + high))
+    ]
     values = {f"`{name}`": f"s.`{name}`" for name in columns}
     merging = opened.merge(
         rows, " AND ".join([what.on, *bounds]), source_alias="s", target_alias="t", commit_properties=_said(commit)
@@ -202,7 +216,7 @@ def _touched(opened: DeltaTable, near: Sequence[tuple[str, Any, Any]]) -> int:
 
     def outside(number: int) -> bool:
         known = ((smallest[number], largest[number], low, high) for smallest, largest, low, high in ranges)
-        return any(None not in (least, most) and (least > high or most < low) for least, most, low, high in known)
+        return any(isinstance(least, type(low)) and (least > high or most < low) for least, most, low, high in known)
 
     sizes = files.column("size_bytes").to_pylist()
     return sum(size for number, size in enumerate(sizes) if not outside(number))

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome
-from microbatch.places import is_local, is_seen, place, reached, storage_options
+from microbatch.places import is_local, is_seen, lines_of, place, reached, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -57,10 +57,10 @@ class Table:
         if not is_seen(self.path):
             return None
         try:
-            text = (place(self.path) / "_delta_log" / f"{version:020d}.json").read_text()
+            text = (place(self.path) / "_delta_log" / f"{version:020d}.json").read_text("utf-8")
         except FileNotFoundError:
             return None
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in lines_of(text)]
 
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""

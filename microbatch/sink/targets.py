@@ -20,14 +20,15 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from microbatch.job import Append, History, Replace, Target, Upsert
-from microbatch.sink import deletes, small
+from microbatch.sink import deletes, exact, small
 from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-GROUP = "_group"  # marks, in the source of a Replace, the row that stands for a group and removes its old rows
-DELETED = "_deleted"  # marks, in the source of an Upsert, the row that removes its key
+GROUP = "_mb_group"  # marks, in the source of a Replace, the row that stands for a group and removes its old rows
+DELETED = "_mb_deleted"  # marks, in the source of an Upsert, the row that removes its key
+PLACE = "_mb_place"
 ALL = "TRUE"
 TXN_APP, TXN_VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -39,7 +40,7 @@ class Commit:
 
     Attributes:
         metadata: the outcome as JSON.
-        bounds: column -> (smallest, largest) over the batch, for the columns that prune the target's files.
+        bounds: column -> (smallest, largest) over the batch, for the columns that prune the target's files; see `exact.carried`.
         properties: table properties, set when the table is made.
     """
 
@@ -114,14 +115,10 @@ def write(
 def newest(rows: DataFrame, target: Upsert) -> DataFrame:
     """One row per key: the newest version; on a tie the one that comes last in an order fixed by the rows themselves."""
     versions = [F.col(f"`{name}`").desc_nulls_last() for name in target.newest_by]
-    rest = [
-        F.xxhash64(*[f"`{name}`" for name in rows.columns]).desc(),
-        *[F.col(f"`{n}`").desc() for n in _orderable(rows)],
-    ]
     # A rewritten group comes as a delete and an insert of one commit, so of one time: what is there again stays.
-    ties = [deletes.are(target).asc(), *rest]
+    ties = [deletes.are(target).asc(), *exact.order_of(rows)]
     order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *ties)
-    return rows.withColumn("_place", F.row_number().over(order)).where("_place = 1").drop("_place")
+    return rows.withColumn(PLACE, F.row_number().over(order)).where(f"{PLACE} = 1").drop(PLACE)
 
 
 def _merge_of(rows: DataFrame, target: Upsert | Replace | History, groups: DataFrame | None) -> tuple[DataFrame, Merge]:
@@ -153,7 +150,10 @@ def _merge(
     bounds: Mapping[str, tuple[Any, Any]],
 ) -> None:
     """The MERGE, by Spark."""
-    near = [F.col(f"t.`{key}`").between(F.lit(low), F.lit(high)) for key, low, high in _near(target.keys, bounds)]
+    near = []
+    for key, low, high in _near(target.keys, bounds):
+        kind = source.schema[key].dataType
+        near.append(F.col(f"t.`{key}`").between(exact.brought(low, kind), exact.brought(high, kind)))
     values: dict[str, str | Column] = {f"`{name}`": f"s.`{name}`" for name in columns}
     merge = merge_into(spark, table, source, _all([F.expr(what.on), *near]))
     if target.evolve == "add_columns":
@@ -247,10 +247,6 @@ def _rounded(low: Any, high: Any) -> tuple[Any, Any]:
         return low, high
     step = 1 << max(0, (high - low).bit_length() - 2)
     return max(low // step * step, -(2**63)), min(-(-(high + 1) // step) * step - 1, 2**63 - 1)
-
-
-def _orderable(rows: DataFrame) -> list[str]:
-    return [name for name, kind in rows.dtypes if "map<" not in kind and kind != "variant"]
 
 
 def _all(conditions: Sequence[Column]) -> Column:

@@ -6,8 +6,10 @@ time of the day the batch happens to run on, 1e400 Infinity and `12d` twelve. No
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -26,6 +28,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+MOST_DIGITS = 38  # of a decimal of Spark's
 EXACT_DIGITS = 12  # digits kept behind those a decimal declares, to see a value that would have been rounded
 TIMES = (DateType, TimestampType, TimestampNTZType)
 FORMATS = ("dateformat", "timestampformat", "timestampntzformat", "timezone", "locale")
@@ -59,14 +62,9 @@ def formatted(options: Mapping[str, str]) -> bool:
 
 
 def widened(schema: StructType, options: Mapping[str, str]) -> StructType:
-    """The schema a JSON parser is given: room behind each decimal, so that it does not round; dates and times as text."""
-    as_text = not formatted(options)
-    return StructType(
-        [
-            StructField(f.name, StringType() if as_text and isinstance(f.dataType, TIMES) else _wide(f.dataType))
-            for f in schema
-        ]
-    )
+    """The schema a JSON parser is given: room behind each decimal, so that it does not round; dates and times as text. So too
+    inside of structs, arrays and maps."""
+    return StructType([StructField(f.name, _parsed(f.dataType, formatted(options))) for f in schema])
 
 
 def of_json(
@@ -78,17 +76,13 @@ def of_json(
         line: the text it was parsed from.
         made: the value where it is a column already: what is used twice would be worked out twice.
     """
-    read, kind = parsed[field.name], field.dataType
-    if isinstance(kind, TIMES) and not formatted(options):
-        value = made if made is not None else _time_of_json(read, kind, line)
-        return Exact(field, value, read.isNotNull() & value.isNull())
-    if isinstance(kind, DoubleType | FloatType):
-        endless = F.abs(read) == F.lit(float("inf"))
-        return Exact(field, read, endless & ~line.rlike(_NO_NUMBER_IN_JSON))
-    if _wide(kind) != kind:
-        value = made if made is not None else read.try_cast(kind)
-        return Exact(field, value, read.isNotNull() & _differs(read, value, _wide(kind)))
-    return Exact(field, read, None)
+    read, kind, as_told = parsed[field.name], field.dataType, formatted(options)
+    if not _is_loose(kind, as_told):
+        return Exact(field, read, None)
+    value = made if made is not None else _of_json(read, kind, field.name, line, as_told)
+    if isinstance(kind, DecimalType) and not _has_room(kind):
+        return Exact(field, value, read.isNotNull() & _is_rounded_in(line, field.name, value, kind))
+    return Exact(field, value, _misfit(read, value, kind, line, as_told))
 
 
 def of_text(text: Column, field: StructField, parsed: Column | None = None, made: Column | None = None) -> Exact:
@@ -104,7 +98,7 @@ def of_text(text: Column, field: StructField, parsed: Column | None = None, made
     value = made if made is not None else _of_text(text, kind, parsed)
     unfit = text.isNotNull() & value.isNull()
     if isinstance(kind, DecimalType):
-        return Exact(field, value, unfit | _differs(text.try_cast(_wide(kind)), value, _wide(kind)))
+        return Exact(field, value, unfit | (text.isNotNull() & _is_rounded(text, value, kind)))
     return Exact(field, value, unfit)
 
 
@@ -116,15 +110,84 @@ def _of_text(text: Column, kind: DataType, parsed: Column | None) -> Column:
         finite = F.when(F.abs(number) != F.lit(float("inf")), number)
         return F.coalesce(finite, F.when(text.rlike(_NO_NUMBER), text.try_cast(kind)))
     if isinstance(kind, DecimalType):
-        return text.try_cast(_wide(kind)).try_cast(kind)
+        return (text.try_cast(_wide(kind)) if _has_room(kind) else text).try_cast(kind)
     return text.try_cast(kind)
 
 
-def _time_of_json(text: Column, kind: DataType, line: Column) -> Column:
+def _is_loose(kind: DataType, as_told: bool) -> bool:
+    """Whether the parser would take what is none, or not exactly one, for a value of the type.
+
+    Args:
+        as_told: dates and times are read by Spark's parser, as the options say.
+    """
+    if isinstance(kind, StructType):
+        return any(_is_loose(f.dataType, as_told) for f in kind)
+    if isinstance(kind, ArrayType | MapType):
+        return _is_loose(_inner(kind), as_told)
+    return isinstance(kind, DecimalType | DoubleType | FloatType) or (isinstance(kind, TIMES) and not as_told)
+
+
+def _parsed(kind: DataType, as_told: bool) -> DataType:
+    """What the parser is to make of a type."""
+    if isinstance(kind, DecimalType):
+        return _wide(kind) if _has_room(kind) else kind
+    if isinstance(kind, TIMES):
+        return kind if as_told else StringType()
+    if isinstance(kind, ArrayType):
+        return ArrayType(_parsed(kind.elementType, as_told), kind.containsNull)
+    if isinstance(kind, MapType):
+        return MapType(kind.keyType, _parsed(kind.valueType, as_told), kind.valueContainsNull)
+    if isinstance(kind, StructType):
+        return StructType([StructField(f.name, _parsed(f.dataType, as_told), f.nullable) for f in kind])
+    return kind
+
+
+def _of_json(read: Column, kind: DataType, name: str, line: Column, as_told: bool) -> Column:
+    """The value out of what the parser made; null, or a null inside, where it does not fit."""
+    if not _is_loose(kind, as_told):
+        return read
+    if isinstance(kind, TIMES):
+        return _time_of_json(read, kind, name, line)
+    if isinstance(kind, ArrayType):
+        return F.transform(read, lambda each: _of_json(each, kind.elementType, name, line, as_told))
+    if isinstance(kind, MapType):
+        return F.transform_values(read, lambda _, each: _of_json(each, kind.valueType, name, line, as_told))
+    if isinstance(kind, StructType):
+        fields = [_of_json(read[f.name], f.dataType, f.name, line, as_told).alias(f.name) for f in kind]
+        return F.when(read.isNotNull(), F.struct(*fields))
+    return read.try_cast(kind)
+
+
+def _misfit(read: Column, value: Column, kind: DataType, line: Column, as_told: bool) -> Column:
+    """True where something was written, here or inside, that the value is not."""
+    if not _is_loose(kind, as_told):
+        return F.lit(False)
+    if isinstance(kind, DoubleType | FloatType):
+        return (F.abs(read) == F.lit(float("inf"))) & ~line.rlike(_NO_NUMBER_IN_JSON)
+    if isinstance(kind, DecimalType):
+        return read.isNotNull() & _is_rounded(read, value, kind) if _has_room(kind) else F.lit(False)
+    if isinstance(kind, StructType):
+        inside = [_misfit(read[f.name], value[f.name], f.dataType, line, as_told) for f in kind]
+        return reduce(lambda one, other: one | other, inside)
+    if isinstance(kind, ArrayType | MapType):
+        pair = (read, value) if isinstance(kind, ArrayType) else (F.map_values(read), F.map_values(value))
+        unfit = F.zip_with(*pair, lambda one, other: _misfit(one, other, _inner(kind), line, as_told))
+        return F.exists(unfit, lambda each: each)
+    return read.isNotNull() & value.isNull()
+
+
+def _inner(kind: ArrayType | MapType) -> DataType:
+    return kind.elementType if isinstance(kind, ArrayType) else kind.valueType
+
+
+def _time_of_json(text: Column, kind: DataType, name: str, line: Column) -> Column:
     """A number is seconds since 1970, as it is to Spark; 13 digits of it are not a time but a mistake of a unit."""
     if not isinstance(kind, TimestampType):
         return _time(text, kind)
-    number = text.rlike(r"^-?\d{1,12}$") & ~F.contains(line, F.concat(F.lit('"'), text, F.lit('"')))
+    # What the parser gives for a number and for the same digits in quotes is one text: the line tells them apart.
+    plainly = F.concat(F.lit(f'"{re.escape(name)}"\\s*:[^"]*?'), text, F.lit(r"\s*[,}\]]"))
+    unquoted = ~F.contains(line, F.concat(F.lit('"'), text, F.lit('"'))) | F.rlike(line, plainly)
+    number = F.when(text.rlike(r"^-?\d{1,12}$"), unquoted)
     return F.coalesce(_time(text, kind), F.timestamp_seconds(F.when(number, text).try_cast("bigint")))
 
 
@@ -134,27 +197,43 @@ def _time(text: Column, kind: DataType) -> Column:
     at = {position: F.substring(text, position, 1) for position in (5, 7, 8)}
     dated = (at[5] == "-") & ((at[7] == "-") | (at[8] == "-"))
     if isinstance(kind, DateType):
-        longest = 10  # characters of a date: what is longer has to be a whole timestamp
-        dated &= (F.length(text) <= longest) | text.try_cast("timestamp").isNotNull()
+        last = F.substring(text, 10, 1)
+        plain = (F.length(text) == 10) & (at[8] == "-") & (last >= "0") & (last <= "9")
+        # What is no date of ten characters has to be a shorter one, or a whole timestamp.
+        dated &= plain | text.rlike(r"^\s*\d{4}-\d{1,2}-\d{1,2}\s*$") | text.try_cast("timestamp").isNotNull()
     return F.when(dated, text.try_cast(kind))
 
 
-def _differs(wide: Column, value: Column, type_: DataType) -> Column:
-    again = value.try_cast(type_)
-    if "map<" in type_.simpleString():  # maps cannot be compared
-        return ~F.to_json(F.struct(wide.alias("_"))).eqNullSafe(F.to_json(F.struct(again.alias("_"))))
-    return ~wide.eqNullSafe(again)
+def _is_rounded(written: Column, value: Column, kind: DecimalType) -> Column:
+    """Whether a value is not the decimal that was written: text, or parsed with room behind it."""
+    if _has_room(kind):
+        return ~written.try_cast(_wide(kind)).eqNullSafe(value.try_cast(_wide(kind)))
+    return value.isNull() | (_digits_behind(written) > kind.scale)
 
 
-def _wide(declared: DataType) -> DataType:
-    """The type with room behind each decimal in it."""
-    if isinstance(declared, DecimalType):
-        scale = min(38 - (declared.precision - declared.scale), declared.scale + EXACT_DIGITS)
-        return DecimalType(min(38, declared.precision - declared.scale + scale), scale)
-    if isinstance(declared, ArrayType):
-        return ArrayType(_wide(declared.elementType), declared.containsNull)
-    if isinstance(declared, MapType):
-        return MapType(declared.keyType, _wide(declared.valueType), declared.valueContainsNull)
-    if isinstance(declared, StructType):
-        return StructType([StructField(f.name, _wide(f.dataType), f.nullable) for f in declared])
-    return declared
+def _is_rounded_in(line: Column, name: str, value: Column, kind: DecimalType) -> Column:
+    """Whether a value is none of the numbers that a line gives a name, where one of those has more digits than the type.
+
+    A parser makes floating point of a number that it is asked to give as text, so that text cannot be asked for.
+    """
+    pattern = rf'"{re.escape(name)}"\s*:\s*"?\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)'
+    written = F.regexp_extract_all(line, F.lit(pattern), F.lit(1))
+    finer = F.exists(written, lambda each: _digits_behind(each) > kind.scale)
+    same = F.exists(written, lambda each: (_digits_behind(each) <= kind.scale) & each.try_cast(kind).eqNullSafe(value))
+    return finer & ~same
+
+
+def _digits_behind(number: Column) -> Column:
+    """How many digits behind the point a number needs."""
+    behind = F.length(F.rtrim(F.regexp_extract(number, r"\.([0-9]*)", 1), F.lit("0")))
+    exponent = F.coalesce(F.regexp_extract(number, r"[eE]([+-]?[0-9]+)\s*$", 1).try_cast("int"), F.lit(0))
+    return behind - exponent
+
+
+def _has_room(kind: DecimalType) -> bool:
+    return bool(kind.precision + EXACT_DIGITS <= MOST_DIGITS)
+
+
+def _wide(kind: DecimalType) -> DecimalType:
+    """The type with room behind it."""
+    return DecimalType(kind.precision + EXACT_DIGITS, kind.scale + EXACT_DIGITS)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-NEWEST = "_newest"  # TIMESTAMP beside the rows of a stream: when each came to be, for the ledger's `newest_at`
+NEWEST = "_mb_newest"  # TIMESTAMP beside the rows of a stream: when each came to be, for the ledger's `newest_at`
 
 
 class Input(Protocol):

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from microbatch.errors import SourceUnavailable, StateChanged
-from microbatch.places import Place, each_of, is_local, place, plain
+from microbatch.places import Place, each_of, is_local, lines_of, place, plain
 from microbatch.stored import Seen, Stored
 
 NOT_TAKEN_IN = -1  # the size recorded for a file that went to quarantine whole
@@ -167,7 +167,7 @@ def _entries(log: Place, number: int) -> list[dict[str, Any]]:
     for name in (str(number), f"{number}.compact"):
         file = log / name
         if file.exists():
-            lines = file.read_text().splitlines()
+            lines = lines_of(file.read_text("utf-8"))
             try:
                 return [json.loads(line) for line in lines[1:]]
             except ValueError as cause:

@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, MapType, StringType, StructField, StructType
 
+from microbatch.sink.exact import columns_to_json, to_json
 from microbatch.sources import exact
 
 ROW, UNPARSED, PROBLEM = "_row", "_unparsed", "_problem"
@@ -30,6 +31,7 @@ KNOWN = (  # Spark SQL manual, "JSON Files", in lower case; but for those of who
     *("allownumericleadingzeros", "allowbackslashescapinganycharacter", "allowunquotedcontrolchars"),
     "allownonnumericnumbers",
 )
+_BROKEN = "not one whole JSON object: there is text after it, or a character that JSON does not allow"
 _SENTINELS = (StructField("_end", BooleanType()), StructField("_corrupt", StringType()))
 
 
@@ -93,25 +95,32 @@ def _json_plan(_jvm: object, schema_json: str, unknown_fields: str, given: tuple
     object_, corrupt = F.col("_object"), F.col("_json._corrupt").isNotNull()
     # Each value is worked out once: what is used for its column and for its problem would be worked out twice.
     columns = [exact.of_json(object_, field, F.col("value"), options) for field in schema]
-    made = {f"_value_{n}": column.value for n, column in enumerate(columns)}
+    made = {f"_mb_value_{n}": column.value for n, column in enumerate(columns)}
     columns = [
-        exact.of_json(object_, field, F.col("value"), options, F.col(f"_value_{n}")) for n, field in enumerate(schema)
+        exact.of_json(object_, field, F.col("value"), options, F.col(f"_mb_value_{n}"))
+        for n, field in enumerate(schema)
     ]
     unknown = F.array_except(F.col("_keys"), F.array(*[F.lit(name) for name in schema.fieldNames()]))
     present = reduce(lambda a, b: a + b, [F.when(object_[f.name].isNotNull(), 1).otherwise(0) for f in schema])
     # As many keys as fields with a value: none is there twice. Comparing the keys themselves costs a fifth of the parsing.
     doubled = (F.size("_keys") > present) & (F.size(F.array_distinct("_keys")) < F.size("_keys"))
     whole = (F.size("_json._") == 1) & F.col("_json._end")
+    strict = not any(name.startswith("allow") for name in options)
     problem = _first(
         (~F.is_valid_utf8("value"), F.concat(F.lit("not valid UTF-8; its bytes in base64: "), F.base64("value"))),
         (F.col("_keys").isNull() | (object_.isNull() & ~corrupt), F.lit("not a JSON object")),
         (
             object_.isNull() | ~F.coalesce(whole, F.lit(False)),
-            F.lit("not one whole JSON object: there is text after it, or a character that JSON does not allow"),
+            F.lit(_BROKEN),
         ),
         (corrupt, _misfits(object_, columns)),
         (doubled, F.lit("a field is given twice")),
-        *([(F.expr("try_parse_json(value) IS NULL"), F.lit("a field is given twice"))] if _is_nested(schema) else []),
+        *(
+            [(F.contains("value", F.lit("]")) & ~is_closed("value"), F.lit(f"{_BROKEN}, or a field is given twice"))]
+            if strict
+            else []
+        ),
+        *([(~is_closed("value"), F.lit("a field is given twice"))] if _is_nested(schema) and strict else []),
         (present == 0, F.lit("no field of the schema has a value")),
         *_misfitting(columns),
         *(
@@ -164,9 +173,9 @@ def typed_rows(rows: DataFrame, schema: StructType, unknown: list[str], unknown_
     row = F.struct(*own, *[f"`{name}`" for name in unknown])
     added = {PROBLEM: problem.cast("string"), ROW: row}
     if unknown_fields == "rescue":
-        more = F.to_json(F.struct(*[f"`{name}`" for name in unknown])) if unknown else F.lit(None).cast("string")
+        more = columns_to_json(unknown) if unknown else F.lit(None).cast("string")
         added["_rescued"] = F.when(has, more)
-    rows = rows.withColumns(added).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), F.to_json(ROW)))
+    rows = rows.withColumns(added).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), to_json(ROW)))
     return rows.drop(*unknown)
 
 
@@ -196,8 +205,8 @@ def csv_rows(rows: DataFrame, schema: StructType, options: Mapping[str, str]) ->
     text = {name: F.col(f"`{name}`") for name in names}
     parsed = _as_told(schema, text, options) if exact.formatted(options) else {}
     values = [exact.of_text(text[field.name], field, parsed.get(field.name)).value for field in schema]
-    rows = rows.withColumns({f"_value_{n}": value for n, value in enumerate(values)})
-    made = [F.col(f"_value_{n}") for n in range(len(values))]
+    rows = rows.withColumns({f"_mb_value_{n}": value for n, value in enumerate(values)})
+    made = [F.col(f"_mb_value_{n}") for n in range(len(values))]
     columns = [exact.of_text(text[field.name], field, made=one) for field, one in zip(schema, made, strict=True)]
     number = F.lit(f"the number of fields is not that of the schema ({len(names)}), or a quote is not closed")
     problem = _first((F.col("_corrupt").isNotNull(), number), *_misfitting(columns))
@@ -207,7 +216,7 @@ def csv_rows(rows: DataFrame, schema: StructType, options: Mapping[str, str]) ->
     rows = rows.withColumns({PROBLEM: problem}).withColumn(UNPARSED, F.when(F.col(PROBLEM).isNotNull(), whole))
     rows = rows.withColumns({column.field.name: column.value for column in columns})
     rows = rows.withColumn(ROW, F.struct(*[f"`{name}`" for name in names]))
-    return rows.drop("_corrupt", *[f"_value_{n}" for n in range(len(made))])
+    return rows.drop("_corrupt", *[f"_mb_value_{n}" for n in range(len(made))])
 
 
 def _as_told(schema: StructType, text: Mapping[str, Column], options: Mapping[str, str]) -> dict[str, Column]:
@@ -216,6 +225,11 @@ def _as_told(schema: StructType, text: Mapping[str, Column], options: Mapping[st
     told = {name: options[name] for name in exact.FORMATS if name in options}
     one = F.to_json(F.struct(*[text[name].alias(name) for name in times.fieldNames()]))
     return {name: F.from_json(one, times, told)[name] for name in times.fieldNames()} if len(times) else {}
+
+
+def is_closed(text: str) -> Column:
+    """Whether a text that is one element of a list is one value of an object, too: what is both closes neither."""
+    return F.try_parse_json(F.concat(F.lit('{"_":'), F.col(text), F.lit("}"))).isNotNull()
 
 
 def exact_text(element: Column, number: Column) -> Column:

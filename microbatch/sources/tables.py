@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
-from microbatch.places import Place
+from microbatch.places import Place, lines_of
 from microbatch.sink.tables import Table, appended, merged
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OP, CHANGED_AT = "_op", "_changed_at"
 CHANGE_COLUMNS = f"{OP} STRING, {CHANGED_AT} TIMESTAMP"
+CHANGES = "_mb_changes"  # beside a group: how many of its rows changed
 LITERAL_GROUPS = 1_000  # above it a list of literals costs more to plan than the files it saves
 
 
@@ -150,14 +151,14 @@ class TableInput:
         return letters.of_json(texts, shape)
 
     def groups(self, batch: DataFrame) -> DataFrame:
-        """The groups in either image of each change, nulls included: `recompute_by` and `changes`, the rows changed.
+        """The groups in either image of each change, nulls included: `recompute_by` and `CHANGES`, the rows changed.
 
         An update has two images and is one change.
         """
         from pyspark.sql import functions as F
 
         change = F.count(F.when(F.col("_change_type") != "update_preimage", 1))
-        return batch.groupBy(*[f"`{name}`" for name in self.recompute_by]).agg(change.alias("_changes"))
+        return batch.groupBy(*[f"`{name}`" for name in self.recompute_by]).agg(change.alias(CHANGES))
 
     def of_groups(self, spark: SparkSession, groups: DataFrame, count: int, end: str) -> DataFrame:
         """Every row of the groups as of the batch's end version, with `_row`.
@@ -169,12 +170,15 @@ class TableInput:
         """
         from pyspark.sql import functions as F
 
+        from microbatch.sink import exact
+
         version = end_version(end)
         rows = spark.read.format("delta").option("versionAsOf", version).load(self.table.path)
         if len(self.recompute_by) == 1 and count <= LITERAL_GROUPS:
             name = f"`{self.recompute_by[0]}`"
-            values = [value for (value,) in groups.select(name).collect()]
-            present = F.col(name).isin([value for value in values if value is not None])
+            kind = groups.schema[self.recompute_by[0]].dataType
+            values = [value for (value,) in groups.select(exact.carried(F.col(name), kind)).collect()]
+            present = F.col(name).isin([exact.brought(value, kind) for value in values if value is not None])
             rows = rows.where(present | F.col(name).isNull() if None in values else present)
         else:
             aliased = F.broadcast(groups.select(*self.recompute_by)).alias("g")
@@ -207,7 +211,7 @@ def offsets(checkpoint: Place, batch_id: int) -> str:
     if batch_id < 0:
         return ""
     file = checkpoint / "offsets" / str(batch_id)
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = lines_of(file.read_text("utf-8")) if file.exists() else []
     if len(lines) < 3 or not lines[0].startswith("v"):
         raise ValueError(f"checkpoint damaged: {file}")
     return lines[2]

@@ -94,6 +94,30 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def test_a_letter_of_a_group_is_replaced_when_the_group_is_made_anew_and_is_back_when_that_is_undone(shop: Bench):
+    job = (
+        (shop.root / "jobs/orders.py")
+        .read_text()
+        .replace("transform=orders.totals,", 'transform=orders.totals, expects="totals",')
+    )
+    shop.write("jobs/orders.py", job)
+    rule = "{type: expect_column_values_to_be_between, kwargs: {column: orders, max_value: 2}, severity: critical}"
+    shop.write("expectations/orders/totals.yml", f"name: totals\nexpectations:\n  - {rule}\n")
+    shop.land("orders", *[order(number) for number in range(3)])
+    shop.land("orders", order(10) | {"updated_at": "2031-01-01T00:00:00Z"}, order(11) | {"updated_at": None})
+    shop.land("orders", *[order(number) | {"updated_at": None} for number in range(20, 23)])
+    shop.run("orders")
+    then, between = letters(shop), now()
+    assert [status for _, status in then] == ["open", "open"]
+    shop.land("orders", order(4))
+    shop.run("orders")
+    held = [(json.loads(payload)["orders"], status) for payload, status in letters(shop)]
+    assert sorted(held) == [(3, "replayed"), (4, "open"), (4, "open")]
+    assert audited(shop) == 0
+    assert back(shop, between) == 0
+    assert letters(shop) == then
+
+
 def test_everything_goes_back_to_the_end_of_a_run_and_the_next_run_takes_in_again_what_came_since(shop: Bench):
     shop.land("orders", order(1, "1.00"), order(2, "-2.00"), order(3, "3.00"))
     shop.run("orders")

@@ -49,6 +49,7 @@ EDITS = [
     (CONF, "    kind: files", "    kind: files\n    options: {latestFirst: true}", f"{CONF}:6", "reads the newest files first"),
     (CONF, "    kind: files", "    kind: files\n    options: {MAXFILEAGE: 7d}", f"{CONF}:6", "MAXFILEAGE: is not allowed"),
     (CONF, "    kind: files", "    kind: files\n    options: {mode: DROPMALFORMED}", f"{CONF}:6", "can only be PERMISSIVE"),
+    (CONF, "    kind: files", "    kind: files\n    options: {pathGlobFilter: '*.{json,csv}'}", f"{CONF}:6", "a pattern with braces, a backslash or [^ is not read"),
     (CONF, "    kind: files", "    kind: files\n    options: {Path: /x}", f"{CONF}:6", "is a key of its own"),
     (ENV, "landing: in", "landing: [in]", f"{ENV}:1", "storage.landing: must be a path"),
     (ENV, "storage: {", "storage: {Raw: x, ", f"{ENV}:1", "storage.Raw: is not a name"),

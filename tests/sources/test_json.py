@@ -11,7 +11,8 @@ from decimal import Decimal
 import pytest
 
 SCHEMA = (
-    "id BIGINT, amount DECIMAL(6,2), day DATE, at TIMESTAMP, name STRING, ratio DOUBLE, parts STRUCT<a: DECIMAL(5,2)>"
+    "id BIGINT, amount DECIMAL(6,2), day DATE, at TIMESTAMP, name STRING, ratio DOUBLE, parts STRUCT<a: DECIMAL(5,2)>, "
+    "big DECIMAL(38,2), days ARRAY<DATE>, inner STRUCT<at: TIMESTAMP, r: ARRAY<DOUBLE>>, sums MAP<STRING, DECIMAL(20,2)>"
 )
 GOOD = {
     '{"id":1,"amount":1.25,"day":"2024-02-29","at":"2024-01-01T00:00:00Z","name":"x","ratio":1.5}': {
@@ -30,6 +31,18 @@ GOOD = {
     '{"id":8,"ratio":"Infinity"}': {"ratio": float("inf")},
     '{"id":9,"parts":{"a":1.5}}': {"id": 9},
     '{"id":9223372036854775807}': {"id": 9223372036854775807},
+    '{"id":10,"at": 1704067200 ,"name":"1704067200"}': {"at": datetime(2024, 1, 1), "name": "1704067200"},
+    '{"id":11,"big":123456789012345678901234567890123456.780}': {
+        "big": Decimal("123456789012345678901234567890123456.78")
+    },
+    '{"id":12,"big":"1.5e-1"}': {"big": Decimal("0.15")},
+    '{"id":13,"days":["2024-02-29", null],"name":"]"}': {"days": [date(2024, 2, 29), None], "name": "]"},
+    '{"id":14,"inner":{"at":"2024-01-01T00:00:00.123456Z","r":[1.5,"Infinity"]}}': {
+        "inner": (datetime(2024, 1, 1, 0, 0, 0, 123456), [1.5, float("inf")])
+    },
+    '{"id":15,"sums":{"a":123456789012345678.9}}': {"sums": {"a": Decimal("123456789012345678.90")}},
+    '{"id":17,"parts":{"big":1.005},"big":1.5}': {"big": Decimal("1.50")},
+    '{"id":16,"inner":null,"days":null,"sums":{}}': {"inner": None, "days": None, "sums": {}},
 }
 WHOLE = "not one whole JSON object"
 BAD = {
@@ -68,6 +81,23 @@ BAD = {
     "milliseconds for seconds": ('{"id":1,"at":1704067200000}', "at does not fit timestamp"),
     "a day without its dashes": ('{"id":1,"at":"20240101"}', "at does not fit timestamp"),
     "a double out of range": ('{"id":1,"ratio":1e400}', "ratio does not fit double"),
+    "a long decimal that would be rounded": ('{"id":1,"big":1.005}', "big does not fit decimal(38,2)"),
+    "a small decimal that would be rounded": ('{"id":1,"big":1e-3}', "big does not fit decimal(38,2)"),
+    "a decimal of 39 digits": (
+        '{"id":1,"big":1234567890123456789012345678901234567.00}',
+        "big does not fit decimal(38,2)",
+    ),
+    "a decimal rounded in a map": ('{"id":1,"sums":{"a":1,"b":0.005}}', "sums does not fit map<string,decimal(20,2)>"),
+    "text behind a day inside": (
+        '{"id":1,"days":["2024-01-01","2024-01-01 garbage"]}',
+        "days does not fit array<date>",
+    ),
+    "a time without its day inside": ('{"id":1,"inner":{"at":"12:30"}}', "inner does not fit struct<"),
+    "a double out of range inside": ('{"id":1,"inner":{"r":[1,1e400]}}', "inner does not fit struct<"),
+    "an object for a day": ('{"id":1,"days":[{"a":1}]}', "days does not fit array<date>"),
+    "text behind a short day": ('{"id":1,"day":"2024-1-1 x"}', "day does not fit date"),
+    "text behind an end of its own": ('{"id":1}],"_end":true} anything', WHOLE),
+    "a second row in a field of its own": ('{"id":1}],"x":[{"id":2}', WHOLE),
     "NaN": ('{"id":1,"ratio":NaN}', "not a JSON object"),
 }
 

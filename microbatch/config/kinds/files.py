@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,9 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "maxfilespertrigger": "is the key max_files_per_batch, beside options",
     "maxbytespertrigger": "is the key max_bytes_per_batch, beside options",
 }
+# Hadoop reads these one way and Python another: a run would not look for a file that Spark takes.
+ODD = re.compile(r"[{}\\]|\[\^")
+_ODD = "a pattern with braces, a backslash or [^ is not read"
 
 
 def _option_name(name: str) -> str:
@@ -86,8 +90,10 @@ class FilesConf(SourceConf):
                 raise at_key(
                     "options", f"{name}: {self.format} files are read as UTF-8; convert them before they are landed"
                 )
-        if "{" in self.path.replace("${", "$"):
-            raise at_key("path", "a pattern with braces is not read; write a folder, or a pattern with * and ?")
+            if name.lower() == "pathglobfilter" and ODD.search(value):
+                raise at_key("options", f"{name}: {_ODD}; write one with * and ?, or [ab] and [!ab]")
+        if ODD.search(self.path.replace("${", "$")):
+            raise at_key("path", f"{_ODD}; write a folder, or a pattern with * and ?")
         return self
 
     def place(self, root: Path) -> str:

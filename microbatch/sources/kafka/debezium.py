@@ -69,7 +69,8 @@ def _opened(messages: DataFrame) -> DataFrame:
     settings = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt"}
     text = F.concat(F.lit('{"_":['), F.col("value"), F.lit('],"_end":true}'))
     parsed = messages.withColumn("_json", F.from_json(text, WRAPPED, settings))
-    whole = (F.size("_json._") == 1) & F.col("_json._end")
+    closed = ~F.contains("value", F.lit("]")) | parse.is_closed("value")
+    whole = (F.size("_json._") == 1) & F.col("_json._end") & closed
     outer = F.get("_json._", F.lit(0))
     inner = F.from_json(outer["payload"], ENVELOPE)
     bare = F.struct(*[outer[name].alias(name) for name in ("op", "before", "after", "source")])

@@ -153,11 +153,11 @@ def _csv(lines: DataFrame, declared: StructType, options: Mapping[str, str]) -> 
         .when(~F.is_valid_utf8("value"), F.concat(F.lit("not valid UTF-8; its bytes in base64: "), F.base64("value")))
     )
     lines = lines.withColumns(
-        {"_line": F.when(blank, F.lit(NO_VALUE)).otherwise(F.make_valid_utf8("value")), "_whole": whole}
+        {"_mb_line": F.when(blank, F.lit(NO_VALUE)).otherwise(F.make_valid_utf8("value")), "_mb_whole": whole}
     )
     parsed = F.from_csv(line, ", ".join(f"`{name}` STRING" for name in (*declared.fieldNames(), "_corrupt")), settings)
-    found = lines.withColumn("_csv", parsed).select("*", "_csv.*").drop("_csv", "value")
+    found = lines.withColumn("_mb_csv", parsed).drop("value").select("*", "_mb_csv.*").drop("_mb_csv")
     rows = parse.csv_rows(found, declared, settings)
-    problem = F.coalesce(F.col("_whole"), F.col("_problem"))
-    rows = rows.withColumn("_problem", problem).withColumn("_unparsed", F.when(problem.isNotNull(), F.col("_line")))
-    return rows.drop("_line", "_whole")
+    problem = F.coalesce(F.col("_mb_whole"), F.col("_problem"))
+    rows = rows.withColumn("_problem", problem).withColumn("_unparsed", F.when(problem.isNotNull(), F.col("_mb_line")))
+    return rows.drop("_mb_line", "_mb_whole")

@@ -46,7 +46,7 @@ from pyspark.sql.types import (
 )
 
 UNPARSED = (StructField("_unparsed", StringType()), StructField("_problem", StringType()))
-HIDDEN = "_cursor"  # not a column of the source's: letters do without
+HIDDEN = "_mb_cursor"  # not a column of the source's: letters do without
 TRUE, FALSE = pa.array(["t", "true"]), pa.array(["f", "false"])
 ENDLESS = pa.array(["Infinity", "-Infinity"])
 MOST_DIGITS = pa.decimal128(38, 0)

@@ -45,7 +45,7 @@ class Page:
 
     @staticmethod
     def of(body: bytes) -> Page:
-        """The page that a body is; an empty one is an empty list.
+        """The page that a body is; an empty one (204 No Content) has no records, wherever they would be.
 
         Bytes that are no text stay what they are, for the one record that holds them to be told apart.
 
@@ -54,7 +54,7 @@ class Page:
         """
         text = body.decode(json.detect_encoding(body), errors="surrogateescape").removeprefix("\ufeff")
         if not text.strip(" \t\r\n"):
-            return Page("[]", [])
+            return Page("", None)
         try:
             return Page(text, _DECODER.decode(text))
         except RecursionError as cause:
@@ -70,6 +70,8 @@ class Page:
         Raises:
             NotThere: there is no list.
         """
+        if not self.text:
+            return []
         names = path.split(".") if path else []
         at, document = _SPACE.match(self.text, 0).end(), self.document  # type: ignore[union-attr]  # it always matches
         for depth, name in enumerate(names):

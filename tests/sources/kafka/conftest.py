@@ -85,13 +85,13 @@ class Topic:
         everything = TopicPartition(self.name, 0, OFFSET_END)
         self.admin.delete_records([everything])[everything].result()
 
-    def send(self, *values: Any, partition: int = 0, key: bytes | None = None) -> None:
+    def send(self, *values: Any, partition: int = 0, key: bytes | None = None, timestamp_ms: int = 0) -> None:
         """Dicts as JSON, text and bytes as they are, None as a tombstone."""
         # A new one each time: one that is older than a partition does not know it.
         producer = Producer({"bootstrap.servers": self.broker.servers, "log_level": 0, "linger.ms": 0})
         for value in values:
             body = json.dumps(value).encode() if isinstance(value, dict) else value
-            producer.produce(self.name, body, key, partition)
+            producer.produce(self.name, body, key, partition, timestamp=timestamp_ms)
         producer.flush()
 
     def transaction(self, *values: Any, commit: bool, partition: int = 0) -> None:

@@ -10,7 +10,7 @@ from pyspark.sql.types import StringType, StructField, StructType, TimestampType
 
 from microbatch.config.kinds import PostgresConf
 from microbatch.sources.postgres import ChangesInput, CursorInput, Server, Slot
-from microbatch.sources.postgres.values import UNPARSED
+from microbatch.sources.postgres.values import HIDDEN, UNPARSED
 from microbatch.sources.tables import numbered, offsets
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ class Plainly:
     def __init__(self, checkpoint: Path, uri: str, ddl: str, shape: StructType, **given: Any) -> None:
         self.checkpoint, self.conf, self.ddl, self.uri = checkpoint, conf(**given), ddl, uri
         is_there = self.conf.cursor in shape.fieldNames() and shape[str(self.conf.cursor)].dataType == TimestampType()
-        more = "_cursor" if self.conf.mode == "cursor" and not is_there else ""
+        more = HIDDEN if self.conf.mode == "cursor" and not is_there else ""
         self.schema = StructType([*shape, *([StructField(more, StringType())] if more else []), *UNPARSED])
         self.batches: list[list[Row]] = []
         for folder in ("offsets", "commits"):

@@ -43,8 +43,10 @@ def test_a_page_without_records_is_an_empty_one(body: str):
     assert texts(body) == []
 
 
-def test_no_list_but_null_is_an_empty_page():
+def test_no_list_but_null_is_an_empty_page_and_so_is_an_answer_without_a_body():
     assert texts('{"items": null}', "items") == []
+    assert texts("", "data.items") == []
+    assert Page.of(b"").at("next") is None
 
 
 def test_bytes_that_are_no_text_stay_what_they_are():
