@@ -83,7 +83,7 @@ $(PEERS)/.ready: benchmarks/peers.txt | $(READY)
 
 $(AIRFLOW)/.ready: dags/constraints.txt
 	$(PYTHON) -m venv $(AIRFLOW)
-	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -c dags/constraints.txt apache-airflow
+	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c dags/constraints.txt apache-airflow
 	@touch $@
 
 $(S3)/.ready: tests/servers/constraints.txt

@@ -22,11 +22,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.shop import Shop, bank, database
+from microbatch.session import FIRST_COMPILER
 from tests.releases import environment, without_repository
 from tests.rows import rows_of
 
 UP_WITHIN_S = 60
 HOST = "127.0.0.1"
+# Of all these JVMs, daemons, driver and executors: none lives long enough for the second compiler.
+JAVA = {"JDK_JAVA_OPTIONS": FIRST_COMPILER}
 
 
 def spark_home() -> Path:
@@ -88,7 +91,7 @@ class Installed:
         line += ["--archives", "environment.tar.gz#environment", "--conf", "spark.executorEnv.PYTHONPATH=environment"]
         line += ["--conf", f"spark.driver.host={HOST}", "--driver-memory", "1g", "--executor-memory", "1g"]
         pythons = {"PYSPARK_PYTHON": str(self.executors), "PYSPARK_DRIVER_PYTHON": str(self.driver)}
-        env = without_repository(SPARK_LOCAL_IP=HOST, **pythons, **variables)
+        env = without_repository(SPARK_LOCAL_IP=HOST, **JAVA, **pythons, **variables)
         env.pop("MICROBATCH_JARS", None)
         whole = [*line, "run.py", *command, "--env", "cluster"]
         pipe = subprocess.PIPE
@@ -116,7 +119,13 @@ def install(made: Path, folder: Path) -> Installed:
 
 def _start(log: Path, what: str, *arguments: str) -> subprocess.Popen[bytes]:
     program = [str(spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{what}", *arguments]
-    env = {**os.environ, "SPARK_LOCAL_IP": HOST, "SPARK_DAEMON_MEMORY": "256m", "SPARK_NO_DAEMONIZE": "1"}
+    env = {
+        **os.environ,
+        "SPARK_LOCAL_IP": HOST,
+        "SPARK_DAEMON_MEMORY": "256m",
+        **JAVA,
+        "SPARK_NO_DAEMONIZE": "1",
+    }
     with log.open("wb") as out:
         return subprocess.Popen(program, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=log.parent)
 

@@ -2,8 +2,9 @@
 
     python -m tests.soak --kills 200 --seed 7
 
-Each round lands new files in both suites, starts a run of one of them in a process group of its own, and sends SIGKILL to
-the group: the JVM dies with it. After one to three kills a run goes to its end, most of them in this process, whose JVM is warm,
+Each round lands new files in both suites, starts a run of two flows of one of them, one that reads what the other writes, in a
+process group of its own, and sends SIGKILL to the group: the JVM dies with it. After one to three kills a run of all flows goes
+to its end, most of them in this process, whose JVM is warm,
 and `audit` must find every equation true.
 At the end every table must equal the twin's row for row, doubles counted, and so must the dead letters. The seed that is
 printed gives the same files and the same moments again; where in the code a moment falls is up to the machine.
@@ -40,6 +41,12 @@ HERE = Path(__file__).resolve().parent.parent
 TABLES = ("bronze.orders", "bronze.shops", "silver.customers", "silver.orders", "gold.totals")
 LONGEST_S = 300  # a run that takes longer hangs
 MEASURED = 10  # of so many runs to the end one has a process of its own
+PAIRS = (
+    ("take_shops", "take_orders"),
+    ("take_orders", "refine"),
+    ("take_shops", "follow_customers"),
+    ("refine", "total"),
+)
 
 JOB = '''
 """All four targets, deletions, a dimension, and a table that grows."""
@@ -137,13 +144,13 @@ class Shop:
         with (self.root / "log.txt").open("ab") as log:
             return subprocess.Popen([sys.executable, *words], cwd=HERE, stdout=log, stderr=log, start_new_session=True)
 
-    def run(self) -> float:
-        """A run to its end; how long it took [s].
+    def run(self, flows: Sequence[str] = ()) -> float:
+        """A run to its end, of all flows or some; how long it took [s].
 
         Raises:
             RuntimeError: it failed; with what it said.
         """
-        return self._done("run")
+        return self._done("run", *_only(flows))
 
     def audit(self) -> None:
         """Prove the tables.
@@ -153,18 +160,18 @@ class Shop:
         """
         self._done("audit")
 
-    def _done(self, command: str) -> float:
+    def _done(self, command: str, *more: str) -> float:
         started = time.monotonic()
-        with self.start("-m", "microbatch", command, "shop", "--suite", str(self.root)) as process:
+        with self.start("-m", "microbatch", command, "shop", *more, "--suite", str(self.root)) as process:
             code = process.wait(LONGEST_S)
         if code:
             said = (self.root / "log.txt").read_text(errors="replace").splitlines()
             raise RuntimeError("\n".join([f"{command} ended with {code}", *said[-30:]]))
         return time.monotonic() - started
 
-    def killed_after(self, seconds: float) -> bool:
-        """Start a run and SIGKILL its group; False where it was done before."""
-        with self.start("-m", "microbatch", "run", "shop", "--suite", str(self.root)) as process:
+    def killed_after(self, seconds: float, flows: Sequence[str]) -> bool:
+        """Start a run of some flows and SIGKILL its group; False where it was done before."""
+        with self.start("-m", "microbatch", "run", "shop", *_only(flows), "--suite", str(self.root)) as process:
             try:
                 code: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -223,15 +230,15 @@ class Warm(Shop):
         super().__init__(root)
         self._measured, self._runs, self._cold_s = measured, 0, 0.0
 
-    def run(self) -> float:
-        """A run to its end; how long one takes in a process of its own, where that was measured [s].
+    def run(self, flows: Sequence[str] = ()) -> float:
+        """A run to its end; how long two flows take in a process of their own, where that was measured [s].
 
         Raises:
             RuntimeError: it failed.
         """
         if self._measured and self._runs % MEASURED == 0:
-            self._cold_s = super().run()
-        elif errors := run(self._suite(), ["shop"]).errors:
+            self._cold_s = super().run(PAIRS[0])
+        if errors := run(self._suite(), ["shop"], flows=flows).errors:
             raise RuntimeError("; ".join(map(str, errors)))
         self._runs += 1
         return self._cold_s
@@ -249,6 +256,10 @@ class Warm(Shop):
 
     def _suite(self) -> Suite:
         return load(self.root, "local")
+
+
+def _only(flows: Sequence[str]) -> list[str]:
+    return [word for flow in flows for word in ("--flow", flow)]
 
 
 def _differing(here: Counter, there: Counter) -> Iterator[str]:
@@ -307,11 +318,11 @@ def soak(shop: Shop, twin: Shop, kills: int, seed: int) -> None:
             if took:
                 # Before the JVM is up there is nothing to break: a quarter of a run that is measured.
                 moment = statistics.median(took) * chance.uniform(0.25, 1.1)
-                hit = shop.killed_after(moment)
+                flows = chance.choice(PAIRS)
+                hit = shop.killed_after(moment, flows)
                 killed, deep = killed + hit, deep + hit
-                print(
-                    f"{killed + half * (kills - kills // 2)} of {kills}: {'killed' if hit else 'was done'} at {moment:.1f} s"
-                )
+                number, what = killed + half * (kills - kills // 2), "killed" if hit else "was done"
+                print(f"{number} of {kills}: {', '.join(flows)} {what} at {moment:.1f} s")
             if not took or deep == 3 or chance.random() < 0.4:
                 took.append(shop.run())
                 shop.audit()

