@@ -15,7 +15,7 @@ from microbatch import session
 from microbatch.commands.render import columns
 from microbatch.config import Suite
 from microbatch.errors import ConfigError, Problem
-from microbatch.runner.lock import held
+from microbatch.runner.lock import REWIND, held
 from microbatch.runner.past import plan as plan_back
 from microbatch.runner.rewinding import NOTHING, Plan, carry_out, unfinished
 
@@ -39,7 +39,7 @@ def execute(
     begun = unfinished(checkpoints, [job.name for job in loaded])
     with ExitStack() as locks:
         for name in sorted({job.name for job in loaded} | set(begun.jobs if begun else ())):
-            locks.enter_context(held(checkpoints, name, rewinding=True))
+            locks.enter_context(held(checkpoints, name, finishing=REWIND))
         if begun:
             print(f"finishing the rewind to {begun.point} that was begun before", file=sys.stderr)
         plan = begun or plan_back(suite, loaded, _time(to))

@@ -34,6 +34,12 @@ def accepted(checkpoint: Place) -> bool:
     return (checkpoint / MARK).exists()
 
 
+def begun_by(checkpoint: Place) -> str | None:
+    """The run that put a checkpoint aside and let this one begin."""
+    mark = checkpoint / MARK
+    return str(json.loads(mark.read_text())["run_id"]) if mark.exists() else None
+
+
 def starting_version(checkpoint: Place) -> int | None:
     """The version of its table that a checkpoint was told to begin at."""
     mark = checkpoint / MARK

@@ -18,27 +18,29 @@ from microbatch.errors import JobHeld, StateChanged, WarehouseUnavailable
 from microbatch.places import Place, place
 from microbatch.stored import Stored
 
-UNFINISHED = "rewind.json"  # beside the lock: the plan of a rewind that was begun, until it is done
+# Beside the lock, until it is done: the plan of what was begun and is in some tables already, and in others not yet.
+REWIND, BACKFILL = "rewind.json", "backfill.json"
 
 
 @contextmanager
 def held(
-    checkpoints: str, job: str, rewinding: bool = False, lost: Callable[[], None] = lambda: None
+    checkpoints: str, job: str, finishing: str = "", lost: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Hold `<checkpoints>/<job>/.lock` for as long as the block runs. Never waits.
 
     Args:
-        rewinding: whether the block rewinds the job: nothing else may touch one whose rewind was killed half-way.
+        finishing: the plan that the block carries out (`REWIND` or `BACKFILL`): where one was killed half-way, nothing else
+            may touch the job.
         lost: called, from another thread, where a lease could not be kept: the block should come to its end.
 
     Raises:
         JobHeld: another process holds it: with its pid, host and since when; also at the end of a block that lost its lease.
-        StateChanged: a rewind of the job was begun and is not done.
+        StateChanged: a rewind or a backfill of the job was begun and is not done.
         WarehouseUnavailable: the folder cannot be written.
     """
     file = place(checkpoints) / job / ".lock"
     with _leased(file, job, lost) if isinstance(file, Stored) else _flocked(file, job):
-        _refuse_half_rewound(file, job, rewinding)
+        _refuse_half_done(file, job, finishing)
         yield
 
 
@@ -79,10 +81,14 @@ def _flocked(file: Path, job: str) -> Iterator[None]:
         yield
 
 
-def _refuse_half_rewound(lock: Place, job: str, rewinding: bool) -> None:
-    if lock.with_name(UNFINISHED).exists() and not rewinding:
+def _refuse_half_done(lock: Place, job: str, finishing: str) -> None:
+    if finishing != REWIND and lock.with_name(REWIND).exists():
         what = "a rewind was begun and is not done: some of its tables are set back, others are not"
         raise StateChanged(job, what, f"finish it first: microbatch rewind {job}")
+    if finishing != BACKFILL and (plan := lock.with_name(BACKFILL)).exists():
+        begun = json.loads(plan.read_text())
+        what = f"a backfill of {begun['job']}.{begun['flow']} was begun and is not done: some of it may be in its tables"
+        raise StateChanged(job, what, f"finish it first: microbatch backfill {begun['job']} --flow {begun['flow']}")
 
 
 def _holder(text: str) -> str:

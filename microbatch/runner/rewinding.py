@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from microbatch.places import place, write
 from microbatch.runner.cut import Baseline, cut, put_aside
-from microbatch.runner.lock import UNFINISHED
+from microbatch.runner.lock import REWIND
 from microbatch.sink import ops, small
 from microbatch.sink.tables import Rewound, Table, rewound_by
 
@@ -90,7 +90,7 @@ class Plan:
 def unfinished(checkpoints: str, jobs: Sequence[str]) -> Plan | None:
     """The plan of a rewind that was begun for one of these jobs and is not done."""
     for job in jobs:
-        file = place(checkpoints) / job / UNFINISHED
+        file = place(checkpoints) / job / REWIND
         if file.exists():
             return Plan.from_json(file.read_text())
     return None
@@ -110,7 +110,7 @@ def carry_out(
         reached: told of each step as it is done; what it raises is a crash there.
     """
     for job in plan.jobs:
-        file = place(checkpoints) / job / UNFINISHED
+        file = place(checkpoints) / job / REWIND
         write(file, plan.to_json())
     reached("plan")
     for each in plan.tables:
@@ -124,7 +124,7 @@ def carry_out(
     _undo_ledger(plan, warehouse)
     reached("ledger")
     for job in plan.jobs:
-        (place(checkpoints) / job / UNFINISHED).unlink()
+        (place(checkpoints) / job / REWIND).unlink()
 
 
 def _restore(plan: Plan, table: Table, back: TableBack, spark: Callable[[], SparkSession]) -> None:

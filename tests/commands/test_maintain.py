@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from microbatch.commands import audit, maintain, replay
 from microbatch.commands.quarantine import Letters
 from microbatch.errors import ConfigError, StateChanged
-from microbatch.runner.lock import UNFINISHED
+from microbatch.runner.lock import REWIND
 from microbatch.sink import ops, retention
 from microbatch.sink.tables import Table
 from microbatch.testing import Bench
@@ -136,7 +136,7 @@ def test_a_file_that_a_reader_has_still_to_read_is_kept_however_old_it_is(busy: 
 def test_what_is_not_safe_is_refused(busy: Bench):
     with pytest.raises(ConfigError, match="--keep-days: 1 is not safe"):
         tended(busy, keep_days=1)
-    mark = busy.checkpoint("orders", UNFINISHED)
+    mark = busy.checkpoint("orders", REWIND)
     mark.write_text(
         '{"rewind": "r", "point": "2024-01-01T00:00:00+00:00", "jobs": [], "tables": [], "flows": [], "reopened": []}'
     )
