@@ -86,7 +86,7 @@ class Watch:
         outcomes = self._outcomes[job.name]
         outcomes.append(replace(outcome, results=(), source_start="", source_end=""))
         recent = (datetime.now(timezone.utc) - WINDOW).isoformat()
-        while outcomes[0].started_at < recent:  # a run that goes on for months must not keep them all
+        while len(outcomes) > 1 and outcomes[0].started_at < recent:  # a run that goes on for months must not keep all
             outcomes.pop(0)
         with self._quietly("alerts"):
             self._alerts[job.name].batch(outcomes)

@@ -27,6 +27,34 @@ def called(root: Path, *arguments: str) -> Result:
     return CliRunner().invoke(group, [*arguments, "--suite", str(root)])
 
 
+def outcome(
+    flow: str,
+    run_id: str = "run-1",
+    batch_id: int = 0,
+    hours_ago: float = 1,
+    in_table: bool = True,
+    **counts: int,
+) -> Outcome:
+    """A batch that began so many hours ago; what `counts` does not say is 0."""
+    at = ago(hours_ago).isoformat()
+    numbers = dict.fromkeys((name for name in ops.TABLES["batches"] if name.startswith("rows_")), 0) | counts
+    return Outcome(
+        job="orders",
+        flow=flow,
+        run_id=run_id,
+        query_id=f"query-{flow}",
+        batch_id=batch_id,
+        started_at=at,
+        duration_ms=1500,
+        source_start="",
+        source_end="",
+        target_version=batch_id if in_table else None,
+        newest_at=at,
+        suite_version="v",
+        **numbers,
+    )
+
+
 @dataclass(frozen=True)
 class House:
     """A suite on disk and its `ops` tables."""
@@ -47,26 +75,7 @@ class House:
         **counts: int,
     ) -> None:
         """One row of the ledger; not `in_table`: one whose rows all left, so that it has no commit in the target."""
-        at = ago(hours_ago).isoformat()
-        numbers = dict.fromkeys((name for name in ops.TABLES["batches"] if name.startswith("rows_")), 0) | counts
-        ops.record(
-            self.warehouse,
-            Outcome(
-                job="orders",
-                flow=flow,
-                run_id=run_id,
-                query_id=f"query-{flow}",
-                batch_id=batch_id,
-                started_at=at,
-                duration_ms=1500,
-                source_start="",
-                source_end="",
-                target_version=batch_id if in_table else None,
-                newest_at=at,
-                suite_version="v",
-                **numbers,
-            ),
-        )
+        ops.record(self.warehouse, outcome(flow, run_id, batch_id, hours_ago, in_table, **counts))
 
     def taken(self, flow: str, run_id: str = "run-1", batch_id: int = 0, hours_ago: float = 1, **counts: int) -> None:
         """A batch in the ledger and in the flow's checkpoint, with no commit in the target: a run finds nothing to do."""

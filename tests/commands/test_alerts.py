@@ -14,6 +14,7 @@ from microbatch.commands.run import execute
 from microbatch.config import load
 from microbatch.runner.watch import Watch
 from microbatch.sink import ops
+from tests.commands.conftest import outcome
 from tests.webhook import Webhook, serving
 
 CONF = """
@@ -230,3 +231,15 @@ def test_a_run_that_goes_on_judges_its_alerts_and_writes_its_metrics_while_it_ha
         'microbatch_alert_on{alert="freshness_h > 26",job="orders",severity="warning"} 1.0'
         in (house.root / "m.prom").read_text()
     )
+
+
+def test_a_batch_that_was_stuck_for_more_than_a_day_is_told_when_it_ends(house, hook):
+    alerting(house, 'when: "rows_quarantined > 2", notify: [ops]')
+    suite = load(house.root)
+    job = suite.job("orders")
+    refine = next(flow for flow in job.flows if flow.name == "refine")
+    watch = Watch(suite, ["orders"], "run-1", print)
+    watch.batch_ends(job, refine, outcome("refine", hours_ago=60, rows_read=2, rows_quarantined=2))
+    assert hook.received == []
+    watch.batch_ends(job, refine, outcome("refine", batch_id=1, hours_ago=50, rows_read=3, rows_quarantined=3))
+    assert "rows_quarantined is 3" in hook.received[0]["message"]
