@@ -98,7 +98,7 @@ class Figures:
     Args:
         flows: those that took part; None: all of the job.
         since: counts are of the batches that began since then; None: of all the run did.
-        failed: whether the run failed.
+        failed: whether the run failed; of one that goes on, whether a flow fails just now. None: not known yet.
         sla_met: whether it kept its SLA; None without one.
         duration_s: how long it has taken.
     """
@@ -112,7 +112,7 @@ class Figures:
         *,
         flows: Sequence[str] | None = None,
         since: datetime | None = None,
-        failed: bool = False,
+        failed: bool | None = False,
         sla_met: bool | None = None,
         duration_s: float | None = None,
     ) -> None:
@@ -184,7 +184,7 @@ _METRICS: dict[str, Callable[[Figures], float | None]] = {
     "open_quarantine": Figures._open_quarantine,
     "quarantine_age_h": Figures._quarantine_age_h,
     "duration_s": lambda figures: figures.duration_s,
-    "failed": lambda figures: float(figures.failed),
+    "failed": lambda figures: None if figures.failed is None else float(figures.failed),
     "sla_missed": lambda figures: None if figures.sla_met is None else float(not figures.sla_met),
 }
 

@@ -41,13 +41,29 @@ def go_on(this: Run, wanted: Sequence[tuple[LoadedJob, Flow]]) -> tuple[FlowRun,
         next((thread for thread in threads if thread.is_alive()), threads[0]).join(timeout=0.5)
         if time.monotonic() - told > TELL_S:
             told = time.monotonic()
-            for job in {job.name: job for job, _ in wanted}.values():
-                this.watch.pauses(job, [flow.name for owner, flow in wanted if owner is job], told - began)
+            _tell(this, paces, told - began)
     return tuple(pace.ended() for pace in paces)
 
 
+def _tell(this: Run, paces: Sequence[_Pace], lasted_s: float) -> None:
+    for name in dict.fromkeys(pace.job.name for pace in paces):
+        mine = [pace for pace in paces if pace.job.name == name]
+        this.watch.pauses(mine[0].job, [pace.flow.name for pace in mine], lasted_s, _wrong(mine))
+
+
+def _wrong(paces: Sequence[_Pace]) -> list[BaseException] | None:
+    """What is wrong with these flows just now; None where that is not known yet: one has not come back for the first time."""
+    errors = [error for pace in paces if (error := pace.error)]
+    return errors if errors or all(pace.came_back for pace in paces) else None
+
+
 class _Pace:
-    """One flow of a run that goes on."""
+    """One flow of a run that goes on.
+
+    Attributes:
+        error: why its last look or batch failed, as its health says; None: it did not.
+        came_back: it has looked at least once, and is through with what it found then.
+    """
 
     def __init__(self, this: Run, job: LoadedJob, flow: Flow) -> None:
         self.this, self.job, self.flow = this, job, flow
@@ -56,7 +72,8 @@ class _Pace:
         self._look_s = source.look_s if source else LOOK_S
         self._batches = 0
         self._sum: Outcome | None = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        self.came_back = False
         this.health.says(self.name, "waiting")
 
     def go(self) -> None:
@@ -66,38 +83,39 @@ class _Pace:
             wait_s = self._round(failures)
             if wait_s is None:
                 return
-            failures = failures + 1 if self._error else 0
+            failures = failures + 1 if self.error else 0
             self.this.stopping.wait(wait_s)
 
     def ended(self) -> FlowRun:
         """What became of it; a fault that was over by the end is none."""
         outcomes = (self._sum,) if self._sum else ()
-        state: State = "failed" if self._error else "done" if outcomes else "idle"
-        return FlowRun(self.job.name, self.flow.name, state, outcomes, self._error, self._batches)
+        state: State = "failed" if self.error else "done" if outcomes else "idle"
+        return FlowRun(self.job.name, self.flow.name, state, outcomes, self.error, self._batches)
 
     def _round(self, failures: int) -> float | None:
         """Take in what is there now; how long to wait for more [s], or None where somebody has to mend something first."""
         outcomes: list[Outcome] = []
         try:
             state = take(self.this, self.job, self.flow, outcomes)
-            self._error = None
+            self.error = None
             self.this.health.came_back(self.name, "waiting", self._batches + len(outcomes))
             self.this.watch.flow_ends(self.job, self.flow, outcomes)
             return 0.0 if state == "done" else self._look_s
         except (Exception, SystemExit, KeyboardInterrupt) as cause:
-            self._error = classify(cause, self.flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
-            self.this.watch.flow_ends(self.job, self.flow, outcomes, self._error)
-            told, batches = redacted(str(self._error), self.this.suite.secrets), self._batches + len(outcomes)
+            self.error = classify(cause, self.flow.name, outcomes[-1].batch_id + 1 if outcomes else None)
+            self.this.watch.flow_ends(self.job, self.flow, outcomes, self.error)
+            told, batches = redacted(str(self.error), self.this.suite.secrets), self._batches + len(outcomes)
             self.this.health.came_back(
-                self.name, "away" if isinstance(self._error, TransientError) else "ended", batches, told
+                self.name, "away" if isinstance(self.error, TransientError) else "ended", batches, told
             )
-            if not isinstance(self._error, TransientError):
-                self.this.says(f"{self.name} has ended: {self._error}")
+            if not isinstance(self.error, TransientError):
+                self.this.says(f"{self.name} has ended: {self.error}")
                 return None
             wait_s = min(LONGEST_S, 2.0**failures)
-            self.this.says(f"{self.name}: {self._error}; again in {wait_s:.0f} s")
+            self.this.says(f"{self.name}: {self.error}; again in {wait_s:.0f} s")
             return wait_s
         finally:
             for outcome in outcomes:
                 self._sum = self._sum.plus(outcome) if self._sum else outcome
             self._batches += len(outcomes)
+            self.came_back = True

@@ -131,13 +131,28 @@ class Watch:
                 self._alerts[job.name].judge(figures, [str(error) for error in errors])
 
     @_one_at_a_time
-    def pauses(self, job: LoadedJob, flows: Sequence[str], lasted_s: float) -> None:
-        """A run that goes on has nothing to do just now: judge its alerts over the last day, and write the metrics."""
+    def pauses(
+        self, job: LoadedJob, flows: Sequence[str], lasted_s: float, errors: Sequence[BaseException] | None
+    ) -> None:
+        """A run that goes on tells how it is: judge its alerts over the last day, and write the metrics.
+
+        Args:
+            errors: of the flows that fail just now, whether they are tried again or not; None: not known yet.
+        """
         now = datetime.now(timezone.utc)
         if job.conf.alerts:
-            figures = Figures(self.suite, job, self.run_id, now, flows=flows, since=now - WINDOW, duration_s=lasted_s)
+            figures = Figures(
+                self.suite,
+                job,
+                self.run_id,
+                now,
+                flows=flows,
+                since=now - WINDOW,
+                failed=None if errors is None else bool(errors),
+                duration_s=lasted_s,
+            )
             with self._quietly("alerts"):
-                self._alerts[job.name].judge(figures)
+                self._alerts[job.name].judge(figures, [str(error) for error in errors or ()])
         self.ends()
 
     def ends(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
@@ -17,6 +20,7 @@ from microbatch.sink import ops
 from tests.commands.conftest import outcome
 from tests.webhook import Webhook, serving
 
+HERE = Path(__file__).parents[2]
 CONF = """
 sources:
   orders: {{kind: files, format: json, path: "${{landing}}/orders"}}
@@ -25,6 +29,13 @@ alerts:
 {alerts}
 """
 ENVIRONMENT = 'channels: {ops: {url: "${env:OPS_WEBHOOK:-}"}, quiet: {url: ""}}\n'
+TELLS_OFTEN = """
+from microbatch.runner import going_on
+from microbatch.cli import main
+
+going_on.TELL_S = 0.2
+main()
+"""
 
 
 @pytest.fixture
@@ -44,6 +55,17 @@ def alerting(house, *alerts: str):
 def run(house) -> None:
     called = house.call("run", "orders")
     assert called.exit_code == 0, called.output
+
+
+def titles(hook) -> list[str]:
+    return [message["title"] for message in hook.received]
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.1)
 
 
 def changes(house) -> list[dict]:
@@ -225,7 +247,7 @@ def test_a_run_that_goes_on_judges_its_alerts_and_writes_its_metrics_while_it_ha
     suite = load(house.root)
     watch = Watch(suite, ["orders"], "run-1", print)
     for _ in range(3):
-        watch.pauses(suite.job("orders"), ["ingest", "refine"], 60.0)
+        watch.pauses(suite.job("orders"), ["ingest", "refine"], 60.0, [])
     assert [message["title"] for message in hook.received] == ["warning: orders: freshness_h > 26"]
     assert (
         'microbatch_alert_on{alert="freshness_h > 26",job="orders",severity="warning"} 1.0'
@@ -243,3 +265,37 @@ def test_a_batch_that_was_stuck_for_more_than_a_day_is_told_when_it_ends(house, 
     assert hook.received == []
     watch.batch_ends(job, refine, outcome("refine", batch_id=1, hours_ago=50, rows_read=3, rows_quarantined=3))
     assert "rows_quarantined is 3" in hook.received[0]["message"]
+
+
+def test_a_run_that_goes_on_tells_of_a_flow_that_fails_as_long_as_it_fails_and_no_longer(house, hook):
+    """The source's folder is away, comes, and goes again; the alert was on before the run that goes on began."""
+    alerting(house, 'when: "failed > 0", severity: critical, notify: [ops]')
+    landing, elsewhere, log = house.root / "data/landing/orders", house.root / "data/elsewhere", house.root / "log"
+    landing.rename(elsewhere)
+    assert house.call("run", "orders").exit_code == 5
+    words = [sys.executable, "-c", TELLS_OFTEN, "run", "orders", "--continuous", "--suite", str(house.root)]
+    with log.open("w") as said:
+        going_on = subprocess.Popen(words, cwd=HERE, stdout=said, stderr=said)
+        try:
+            wait_for(lambda: "again in 2 s" in log.read_text())
+            assert titles(hook) == ["critical: orders: failed > 0"]
+            elsewhere.rename(landing)
+            wait_for(lambda: len(hook.received) > 1)
+            landing.rename(elsewhere)
+            wait_for(lambda: len(hook.received) > 2)
+            elsewhere.rename(landing)
+            wait_for(lambda: len(hook.received) > 3)
+        finally:
+            going_on.send_signal(signal.SIGTERM)
+            assert going_on.wait(60) == 0, log.read_text()
+    assert titles(hook) == ["critical: orders: failed > 0", "over: orders: failed > 0"] * 2
+    assert "source orders is not available" in hook.received[2]["message"]
+
+
+def test_an_alert_on_failure_stays_as_it_is_while_a_run_that_goes_on_does_not_know_yet(house, hook):
+    alerting(house, 'when: "failed > 0", notify: [ops]')
+    suite = load(house.root)
+    watch, job = Watch(suite, ["orders"], "run-1", print), suite.job("orders")
+    for errors in ([ValueError("it is stuck")], None, [], None):
+        watch.pauses(job, ["ingest", "refine"], 60.0, errors)
+    assert titles(hook) == ["warning: orders: failed > 0", "over: orders: failed > 0"]
