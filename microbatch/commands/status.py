@@ -24,7 +24,7 @@ def execute(suite: Suite, jobs: Sequence[LoadedJob], as_json: bool = False) -> i
     print(table(found))
     for job in jobs:
         for line in undelivered(suite.environment.storage["warehouse"], job):
-            print(f"\n{job.name}: an alert could not be sent, the next run tries again: {line}")
+            print(f"\n{job.name}: an alert could not be sent, and is sent again: {line}")
     return 0
 
 

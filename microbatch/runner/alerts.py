@@ -1,12 +1,14 @@
 """Alerts: told once when a condition of conf begins to hold, and once when it no longer does.
 
 Which alerts are on is kept in `ops.alerts`, a row a change: a run in which nothing begins or ends leaves no commit. What a
-channel did not take is said in `status`, and sent again by the next run.
+channel did not take is said in `status`, and sent to it again: by the next run, and every few minutes by one that goes on.
 """
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +23,7 @@ from microbatch.runner.figures import Figures
 from microbatch.sink import ops
 
 ON, OVER = "on", "over"
+AGAIN_S = 300.0  # how long a run leaves a channel alone that did not take a message
 KINDS = {"info": "info", "warning": "warning", "critical": "failure"}
 GROWING = (
     "rows_read",
@@ -78,6 +81,7 @@ class Alerts:
         self.suite, self.job, self.run_id, self.says = suite, job, run_id, says
         self._warehouse = suite.environment.storage["warehouse"]
         self._known: dict[str, dict[str, Any]] | None = None
+        self._tried: dict[str, float] = {}  # by condition: when this run last tried to send it, of the monotonic clock
 
     def batch(self, outcomes: Sequence[Outcome]) -> None:
         """After a batch: begin what the run so far already shows. Reads no table unless a condition holds.
@@ -116,23 +120,36 @@ class Alerts:
             return
         now = datetime.now(timezone.utc)
         since = before["since"] if before and status == OVER else now
-        self._keep(alert, status, value, since, self._tell(alert, status, value, since, told))
+        self._keep(alert, status, value, since, self._tell(alert, alert.notify, status, value, since, told))
 
     def _again(self, alert: Alert) -> None:
-        """Send what a channel did not take before."""
+        """Send what a channel did not take before, to that channel: a run tries at once, then leaves it alone for a while."""
         before = self._state().get(alert.when)
-        if before and before["undelivered"] and before["run_id"] != self.run_id:
-            failures = self._tell(alert, before["status"], before["value"], before["since"], None)
-            if not failures:
-                self._keep(alert, before["status"], before["value"], before["since"], {})
+        if not (before and before["undelivered"] and self._may_try(alert)):
+            return
+        missed = _missed(alert, before["undelivered"])
+        failures = self._tell(alert, missed, before["status"], before["value"], before["since"], None)
+        if not failures or failures.keys() != set(missed):
+            self._keep(alert, before["status"], before["value"], before["since"], failures)
+
+    def _may_try(self, alert: Alert) -> bool:
+        tried = self._tried.get(alert.when)
+        return tried is None or time.monotonic() - tried >= AGAIN_S
 
     def _tell(
-        self, alert: Alert, status: str, value: float | None, since: datetime, told: str | None
+        self,
+        alert: Alert,
+        notify: Iterable[str],
+        status: str,
+        value: float | None,
+        since: datetime,
+        told: str | None,
     ) -> dict[str, str]:
-        """Send to each channel of the alert; by channel, why it did not take it."""
+        """Send to each of these channels; by channel, why it did not take it."""
+        self._tried[alert.when] = time.monotonic()
         title, text = self._message(alert, status, value, since, told)
         failures = {}
-        for name in dict.fromkeys(alert.notify):
+        for name in dict.fromkeys(notify):
             url = self.suite.environment.channels[name].url
             kind = KINDS[alert.severity] if status == ON else "success"
             if url and (failure := channels.send(url, title, text, kind, self.suite.secrets)):
@@ -176,6 +193,12 @@ def _last(warehouse: str, job: str) -> dict[str, dict[str, Any]]:
     """By condition: the last change of it."""
     changes = ops.rows(warehouse, "alerts", [("job", "=", job)])
     return {change["alert"]: change for change in sorted(changes, key=lambda each: each["changed_at"])}
+
+
+def _missed(alert: Alert, undelivered: str) -> list[str]:
+    """The channels that did not take a message; all that the alert has where conf names others by now."""
+    missed = [name for name in alert.notify if re.search(rf"(^|; ){re.escape(name)}: ", undelivered)]
+    return missed or list(alert.notify)
 
 
 def _so_far(metric: str, op: str, outcomes: Sequence[Outcome]) -> float | None:

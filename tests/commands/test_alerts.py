@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from microbatch.commands.run import execute
 from microbatch.config import load
+from microbatch.runner import alerts
 from microbatch.runner.watch import Watch
 from microbatch.sink import ops
 from tests.commands.conftest import outcome
@@ -129,6 +130,63 @@ def test_a_channel_that_is_down_fails_no_run_is_said_in_status_and_gets_the_mess
     for _ in range(3):
         run(house)
     assert [message["title"] for message in hook.received] == ["warning: orders: freshness_h > 26"]
+    assert "could not be sent" not in house.call("status").stdout
+
+
+def test_a_run_that_goes_on_sends_again_what_a_channel_did_not_take_and_asks_it_only_now_and_then(
+    house, hook, monkeypatch
+):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    hook.answer = 500
+    suite, said = load(house.root), []
+    watch, job = Watch(suite, ["orders"], "run-1", said.append), suite.job("orders")
+    for _ in range(3):
+        watch.pauses(job, ["ingest"], 60.0, [])
+    assert len(said) == 1 and "channel ops did not take the alert" in said[0]
+    hook.answer = 200
+    watch.pauses(job, ["ingest"], 60.0, [])
+    assert hook.received == []
+    monkeypatch.setattr(alerts, "AGAIN_S", 0.1)
+    time.sleep(0.2)
+    for _ in range(3):
+        watch.pauses(job, ["ingest"], 60.0, [])
+        time.sleep(0.2)
+    assert titles(hook) == ["warning: orders: freshness_h > 26"]
+    assert sorted(bool(change["undelivered"]) for change in changes(house)) == [False, True]
+
+
+def test_a_new_run_tries_a_dead_channel_at_once_and_then_leaves_it_alone_too(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    hook.answer = 500
+    run(house)
+    suite, said = load(house.root), []
+    watch = Watch(suite, ["orders"], "run-2", said.append)
+    for _ in range(3):
+        watch.pauses(suite.job("orders"), ["ingest"], 60.0, [])
+    assert len(said) == 1 and "channel ops did not take the alert" in said[0]
+
+
+def test_what_one_of_two_channels_did_not_take_is_sent_again_to_that_one_only(house, hook):
+    alerting(house, 'when: "freshness_h > 26", notify: [ops, pager, mail]')
+    house.taken("ingest", hours_ago=31)
+    with serving() as pager, serving() as mail:
+        (house.root / "conf/base/environment.yml").write_text(
+            f"channels: {{ops: {{url: '{hook.url}'}}, pager: {{url: '{pager.url}'}}, mail: {{url: '{mail.url}'}}}}\n"
+        )
+        pager.answer = mail.answer = 500
+        run(house)
+        mail.answer = 200
+        for _ in range(2):
+            run(house)
+        said = house.call("status").stdout
+        assert "pager: " in said and "mail: " not in said
+        pager.answer = 200
+        for _ in range(2):
+            run(house)
+        for channel in (hook, pager, mail):
+            assert titles(channel) == ["warning: orders: freshness_h > 26"]
     assert "could not be sent" not in house.call("status").stdout
 
 
