@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from microbatch.config.files import ENVIRONMENT, conf_tree
 from microbatch.config.interpolate import Interpolation
-from microbatch.config.models import ROOTS, Environment, JobConf
+from microbatch.config.models import ROOTS, Alert, Environment, JobConf
 from microbatch.config.names import NAME_RULE, hint, is_name
 from microbatch.config.tree import Tree
 from microbatch.config.validate import validate, validate_sources
@@ -112,6 +112,7 @@ class ConfReader:
         sources = validate_sources(written, tree, self.problems, root=self.root, references=self.references)
         read = validate(JobConf, data, tree, self.problems, root=self.root, references=self.references)
         conf = (read or JobConf()).model_copy(update={"sources": sources})
+        self._refuse_twice(conf.alerts, tree)
         for at, alert in enumerate(conf.alerts):
             for position, channel in enumerate(alert.notify):
                 self.use("channels", channel, tree, ("alerts", at, "notify", position))
@@ -122,3 +123,12 @@ class ConfReader:
                 if found and (what := each.lacks(found)):
                     self.problems.append(tree.problem(("sources", source, "connection"), what))
         return ReadConf(conf, tree, frozenset(written) if isinstance(written, dict) else frozenset())
+
+    def _refuse_twice(self, alerts: Sequence[Alert], tree: Tree) -> None:
+        """Each alert has a state of its own, by what `Alert.key` holds."""
+        first: dict[tuple[str, str], int] = {}
+        for at, alert in enumerate(alerts):
+            before = first.setdefault(alert.key, at)
+            if before != at:
+                what = f"is in alerts[{before}] already, with the same severity; list all channels in one notify"
+                self.problems.append(tree.problem(("alerts", at, "when"), what))

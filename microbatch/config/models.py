@@ -148,7 +148,10 @@ _WHEN = re.compile(
 
 
 class Alert(Strict):
-    """When somebody is told. `when` is `<metric> <op> <number>`; `notify` names channels of the environment."""
+    """When somebody is told. `when` is `<metric> <op> <number>`; `notify` names channels of the environment.
+
+    A job may have the same `when` once for each severity.
+    """
 
     when: str
     severity: Literal["info", "warning", "critical"] = "warning"
@@ -166,6 +169,11 @@ class Alert(Strict):
         if parts["metric"] not in METRICS:
             raise ValueError(f"there is no metric {parts['metric']}{hint(parts['metric'], METRICS)}")
         return value
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other alert of its job: `when` and `severity`."""
+        return self.when, self.severity
 
     @property
     def condition(self) -> Condition:

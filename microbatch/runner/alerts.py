@@ -32,6 +32,9 @@ GROWING = (
     "rows_superseded",
 )  # within a run: once above, above at its end
 
+Key = tuple[str, str]
+"""An alert's condition and its severity."""
+
 
 @dataclass(frozen=True)
 class Active:
@@ -56,7 +59,7 @@ def active(warehouse: str, job: LoadedJob) -> tuple[Active, ...]:
     return tuple(
         Active(alert.when, alert.severity, row["since"].isoformat(timespec="seconds"), row["value"], row["undelivered"])
         for alert in job.conf.alerts
-        if (row := last.get(alert.when)) and row["status"] == ON
+        if (row := last.get(alert.key)) and row["status"] == ON
     )
 
 
@@ -64,9 +67,9 @@ def undelivered(warehouse: str, job: LoadedJob) -> tuple[str, ...]:
     """What no channel could be told so far, of alerts that are on or over: a line each."""
     last = _last(warehouse, job.name)
     return tuple(
-        f"{alert.when} ({row['status']}): {row['undelivered']}"
+        f"{alert.severity} {alert.when} ({row['status']}): {row['undelivered']}"
         for alert in job.conf.alerts
-        if (row := last.get(alert.when)) and row["undelivered"]
+        if (row := last.get(alert.key)) and row["undelivered"]
     )
 
 
@@ -80,8 +83,8 @@ class Alerts:
     def __init__(self, suite: Suite, job: LoadedJob, run_id: str, says: Callable[[str], None]) -> None:
         self.suite, self.job, self.run_id, self.says = suite, job, run_id, says
         self._warehouse = suite.environment.storage["warehouse"]
-        self._known: dict[str, dict[str, Any]] | None = None
-        self._tried: dict[str, float] = {}  # by condition: when this run last tried to send it, of the monotonic clock
+        self._known: dict[Key, dict[str, Any]] | None = None
+        self._tried: dict[Key, float] = {}  # when this run last tried to send it, of the monotonic clock
 
     def batch(self, outcomes: Sequence[Outcome]) -> None:
         """After a batch: begin what the run so far already shows. Reads no table unless a condition holds.
@@ -109,13 +112,13 @@ class Alerts:
                 self._change(alert, ON if holds else OVER, value, told if alert.condition.metric == "failed" else None)
             self._again(alert)
 
-    def _state(self) -> dict[str, dict[str, Any]]:
+    def _state(self) -> dict[Key, dict[str, Any]]:
         if self._known is None:
             self._known = _last(self._warehouse, self.job.name)
         return self._known
 
     def _change(self, alert: Alert, status: str, value: float, told: str | None) -> None:
-        before = self._state().get(alert.when)
+        before = self._state().get(alert.key)
         if (before["status"] if before else OVER) == status:
             return
         now = datetime.now(timezone.utc)
@@ -124,7 +127,7 @@ class Alerts:
 
     def _again(self, alert: Alert) -> None:
         """Send what a channel did not take before, to that channel: a run tries at once, then leaves it alone for a while."""
-        before = self._state().get(alert.when)
+        before = self._state().get(alert.key)
         if not (before and before["undelivered"] and self._may_try(alert)):
             return
         missed = _missed(alert, before["undelivered"])
@@ -133,7 +136,7 @@ class Alerts:
             self._keep(alert, before["status"], before["value"], before["since"], failures)
 
     def _may_try(self, alert: Alert) -> bool:
-        tried = self._tried.get(alert.when)
+        tried = self._tried.get(alert.key)
         return tried is None or time.monotonic() - tried >= AGAIN_S
 
     def _tell(
@@ -146,7 +149,7 @@ class Alerts:
         told: str | None,
     ) -> dict[str, str]:
         """Send to each of these channels; by channel, why it did not take it."""
-        self._tried[alert.when] = time.monotonic()
+        self._tried[alert.key] = time.monotonic()
         title, text = self._message(alert, status, value, since, told)
         failures = {}
         for name in dict.fromkeys(notify):
@@ -185,14 +188,16 @@ class Alerts:
             "run_id": self.run_id,
             "undelivered": redacted(not_taken, self.suite.secrets) or None,
         }
-        self._state()[alert.when] = row
+        self._state()[alert.key] = row
         ops.append(self._warehouse, "alerts", [row])
 
 
-def _last(warehouse: str, job: str) -> dict[str, dict[str, Any]]:
-    """By condition: the last change of it."""
+def _last(warehouse: str, job: str) -> dict[Key, dict[str, Any]]:
+    """The last change of each alert."""
     changes = ops.rows(warehouse, "alerts", [("job", "=", job)])
-    return {change["alert"]: change for change in sorted(changes, key=lambda each: each["changed_at"])}
+    return {
+        (change["alert"], change["severity"]): change for change in sorted(changes, key=lambda each: each["changed_at"])
+    }
 
 
 def _missed(alert: Alert, undelivered: str) -> list[str]:

@@ -54,9 +54,9 @@ class Metrics:
             "microbatch_alert_on", "1 while the alert is on, else 0", labels=(*JOB, "alert", "severity")
         )
         for job in self.suite.jobs.values():
-            on = {alert.when for alert in active(self._warehouse, job)} if job.conf.alerts else set()
+            on = {(alert.when, alert.severity) for alert in active(self._warehouse, job)} if job.conf.alerts else set()
             for alert in job.conf.alerts:
-                alerts.add_metric((job.name, alert.when, alert.severity), float(alert.when in on))
+                alerts.add_metric((job.name, alert.when, alert.severity), float(alert.key in on))
         yield alerts
 
     def _of_flows(self, ledger: list[dict[str, Any]]) -> Iterator[Metric]:

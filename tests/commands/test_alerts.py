@@ -190,6 +190,34 @@ def test_what_one_of_two_channels_did_not_take_is_sent_again_to_that_one_only(ho
     assert "could not be sent" not in house.call("status").stdout
 
 
+def test_a_warning_and_a_critical_of_one_condition_are_each_told_kept_and_ended(house, hook):
+    with serving() as pager:
+        alerting(
+            house,
+            'when: "freshness_h > 26", notify: [ops]',
+            'when: "freshness_h > 26", severity: critical, notify: [pager]',
+        )
+        (house.root / "conf/base/environment.yml").write_text(
+            f"channels: {{ops: {{url: '{hook.url}'}}, pager: {{url: '{pager.url}'}}}}\nmetrics: {{file: m.prom}}\n"
+        )
+        house.taken("ingest", hours_ago=31)
+        pager.answer = 500
+        run(house)
+        said = house.call("status").stdout
+        assert "orders: warning on since" in said and "orders: critical on since" in said
+        assert "critical freshness_h > 26 (on): pager: " in said and "warning freshness_h > 26 (on)" not in said
+        for severity in ("warning", "critical"):
+            line = f'microbatch_alert_on{{alert="freshness_h > 26",job="orders",severity="{severity}"}} 1.0'
+            assert line in (house.root / "m.prom").read_text()
+        pager.answer = 200
+        run(house)
+        house.taken("ingest", "run-2", 1, hours_ago=1)
+        for _ in range(2):
+            run(house)
+        assert titles(hook) == ["warning: orders: freshness_h > 26", "over: orders: freshness_h > 26"]
+        assert titles(pager) == ["critical: orders: freshness_h > 26", "over: orders: freshness_h > 26"]
+
+
 def test_a_server_that_is_not_there_and_a_url_that_is_none_are_said_without_the_url(house, monkeypatch):
     alerting(house, 'when: "freshness_h > 26", notify: [ops]')
     house.taken("ingest", hours_ago=31)

@@ -40,6 +40,7 @@ EDITS = [
     (CONF, "freshness_h > 26", "freshness_h above 26", f"{CONF}:10", "is not <metric> <op> <number>"),
     (CONF, "critical", "fatal", f"{CONF}:10", "must be one of info, warning, critical, not fatal"),
     (CONF, "[ops]", "[opps]", f"{CONF}:10", "has no opps under channels; did you mean ops?"),
+    (CONF, "notify: [ops]}", "notify: [ops]}\n  - {when: 'freshness_h > 26', severity: critical}", f"{CONF}:11", "alerts[1].when: is in alerts[0] already, with the same severity; list all channels in one notify"),
     (CONF, "  products:\n", "  produkts:\n", f"{JOB}:9", "has no products under sources; did you mean produkts?"),
     (CONF, "  products:\n", "  produkts:\n", f"{CONF}:4", "no flow of jobs/shop.py reads it; did you mean products?"),
     (CONF, "    kind: files", "    kind: files\n    unknown_fields: fail", f"{CONF}:6", "csv carries no field names"),
