@@ -22,10 +22,12 @@ from microbatch.errors import (
     Problem,
     SourceUnavailable,
     StateChanged,
+    WarehouseUnavailable,
 )
 from microbatch.runner import FlowRun, Report
-from microbatch.testing import Bench
-from tests.orders import order
+from microbatch.sink import ops
+from microbatch.testing import Bench, Crash
+from tests.orders import ORDERS_CONF, order
 
 HERE = Path(__file__).resolve().parent.parent
 MISTAKE = ConfigError(Problem("jobs", "is wrong"))
@@ -331,6 +333,22 @@ def test_a_secret_is_never_printed_whoever_raises_the_text(suite: Path):
 
 def _tables(suite: Path) -> list[DeltaTable]:
     return [DeltaTable(str(log.parent)) for log in (suite / "data/warehouse").rglob("_delta_log")]
+
+
+def test_a_run_whose_end_cannot_be_kept_says_so_and_all_else_it_does(orders: Bench):
+    orders.write("conf/base/orders.yml", ORDERS_CONF + 'alerts:\n  - {when: "duration_s >= 0"}\n')
+    in_the_way = Path(orders.storage["warehouse"]) / "ops" / "runs"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("no table")
+    orders.land("orders", order(1))
+    report = orders.report("orders")
+    assert [flow.state for flow in report.flows] == ["done", "done"]
+    assert report.exit_code == 5
+    assert "ops.runs cannot be written, so how orders ended is not kept there" in str(report.errors[0])
+    assert [change["alert"] for change in ops.rows(orders.storage["warehouse"], "alerts")] == ["duration_s >= 0"]
+    orders.land("orders", order(2))
+    first, second = orders.report("orders", crash_before="target").errors
+    assert isinstance(first, Crash) and isinstance(second, WarehouseUnavailable)
 
 
 def test_a_run_from_another_thread_leaves_signals_alone(bench: Bench):

@@ -11,6 +11,7 @@ import pytest
 
 from microbatch.errors import BatchFailed, ConfigError, StateChanged, TransformBroken, TransientError
 from microbatch.runner import run
+from microbatch.sink import ops
 from microbatch.testing import Bench
 from tests.orders import ORDERS_CONF, ORDERS_TRANSFORM, order
 
@@ -118,6 +119,14 @@ def test_accept_checkpoint_starts_anew_from_the_source_and_keeps_the_old_one_asi
     assert report.exit_code == 0
     assert orders.read("silver.orders").count() == 2
     assert orders.report("orders").exit_code == 0
+
+
+def test_a_checkpoint_given_up_is_in_the_runs_though_the_job_then_turns_out_to_be_wrong(orders: Bench):
+    orders.land("orders", order(1))
+    orders.run("orders")
+    orders.write("transforms/orders.py", 'def refine(orders):\n    return orders.select("nope")\n')
+    assert run(orders.suite(), ["orders"], flows=["refine"], accept="checkpoint").exit_code == 2
+    assert "checkpoint" in [each["accepted"] for each in ops.rows(orders.storage["warehouse"], "runs")]
 
 
 def test_accept_files_goes_on_without_a_file_that_vanished_and_takes_a_changed_one_as_read(orders: Bench):

@@ -23,9 +23,7 @@ REWIND, BACKFILL = "rewind.json", "backfill.json"
 
 
 @contextmanager
-def held(
-    checkpoints: str, job: str, finishing: str = "", lost: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+def held(checkpoints: str, job: str, finishing: str = "", lost: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold `<checkpoints>/<job>/.lock` for as long as the block runs. Never waits.
 
     Args:
@@ -87,7 +85,9 @@ def _refuse_half_done(lock: Place, job: str, finishing: str) -> None:
         raise StateChanged(job, what, f"finish it first: microbatch rewind {job}")
     if finishing != BACKFILL and (plan := lock.with_name(BACKFILL)).exists():
         begun = json.loads(plan.read_text())
-        what = f"a backfill of {begun['job']}.{begun['flow']} was begun and is not done: some of it may be in its tables"
+        what = (
+            f"a backfill of {begun['job']}.{begun['flow']} was begun and is not done: some of it may be in its tables"
+        )
         raise StateChanged(job, what, f"finish it first: microbatch backfill {begun['job']} --flow {begun['flow']}")
 
 

@@ -38,10 +38,15 @@ class FlowRun:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a run, flow by flow, in the order they ran."""
+    """What became of a run, flow by flow, in the order they ran.
+
+    Attributes:
+        unkept: why how a job ended could not be kept; what its flows did is in their tables and in the ledger.
+    """
 
     run_id: str
     flows: tuple[FlowRun, ...]
+    unkept: tuple[MicrobatchError, ...] = ()
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -49,7 +54,7 @@ class Report:
 
     @property
     def errors(self) -> list[BaseException]:
-        return [flow.error for flow in self.flows if flow.error is not None]
+        return [*(flow.error for flow in self.flows if flow.error is not None), *self.unkept]
 
     @property
     def exit_code(self) -> int:

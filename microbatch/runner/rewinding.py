@@ -174,10 +174,21 @@ def _undo_letters(plan: Plan, warehouse: str) -> None:
     stored = Table(warehouse, "ops.quarantine")
     if not stored.exists():
         return
-    _delete(stored, f"job IN {ops.literal(plan.jobs)} AND quarantined_at > {ops.literal(plan.at)}")
+    _delete(stored, _undone(plan, warehouse, "quarantine", "quarantined_at"))
     if plan.reopened:
         these = f"id IN {ops.literal(plan.reopened)} AND status = 'replayed'"
         ops.change(stored, lambda opened: opened.update(predicate=these, updates={"status": "'open'"}))
+
+
+def _undone(plan: Plan, warehouse: str, table: str, when: str) -> str:
+    """SQL for what the undone batches left in a table: all since the point, but what a batch left that had begun by then."""
+    jobs, key = ("job", "in", plan.jobs), ("query_id", "batch_id")
+    late = ops.rows(warehouse, table, [jobs, (when, ">", plan.at)], key)
+    begun = ops.rows(warehouse, "batches", [jobs, ("started_at", "<=", plan.at)], key)
+    stay = {(each["query_id"], each["batch_id"]) for each in late} & {(b["query_id"], b["batch_id"]) for b in begun}
+    these = f"job IN {ops.literal(plan.jobs)} AND {when} > {ops.literal(plan.at)}"
+    but = [f"NOT (query_id = {ops.literal(query)} AND batch_id = {batch})" for query, batch in sorted(stay)]
+    return " AND ".join([these, *but])
 
 
 def _undo_ledger(plan: Plan, warehouse: str) -> None:
@@ -191,7 +202,7 @@ def _undo_ledger(plan: Plan, warehouse: str) -> None:
         _delete(Table(warehouse, "ops.expectations"), f"{mine} AND {of_query}")
     after = ops.literal(plan.at)
     for name, when in ops.MEMORY.items():
-        _delete(Table(warehouse, f"ops.{name}"), f"{mine} AND {when} > {after}")
+        _delete(Table(warehouse, f"ops.{name}"), _undone(plan, warehouse, name, when))
     _delete(Table(warehouse, "ops.batches"), f"{mine} AND started_at > {after}")
     _delete(Table(warehouse, "ops.runs"), f"{mine} AND finished_at > {after} AND run_id <> {ops.literal(plan.rewind)}")
     now = datetime.now(timezone.utc)

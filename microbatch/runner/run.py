@@ -6,12 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from microbatch.config import LoadedJob, Suite
 from microbatch.config.names import hint
-from microbatch.errors import ConfigError, Problem, redacted
+from microbatch.errors import ConfigError, MicrobatchError, Problem, WarehouseUnavailable, redacted
 from microbatch.observers import Observer
+from microbatch.retry import line
 from microbatch.runner import metrics
 from microbatch.runner.accept import Accept
 from microbatch.runner.going_on import go_on
@@ -70,20 +72,28 @@ def run(
             locks.enter_context(metrics.serving(suite, this.watch.lags, this.health))
         report = Report(this.run_id, go_on(this, wanted) if on else take_all(this, wanted))
         for name in jobs:
-            _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])
+            unkept = _ends(this, suite.job(name), started, [each for each in report.flows if each.job == name])
+            report = replace(report, unkept=(*report.unkept, *unkept))
         this.watch.ends()
     this.observer.ends(report.run_id)
     return report
 
 
-def _ends(this: Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> None:
-    """A job has ended: keep how, and tell whoever waits for it."""
+def _ends(this: Run, job: LoadedJob, started: datetime, flows: Sequence[FlowRun]) -> tuple[MicrobatchError, ...]:
+    """A job has ended: keep how, and tell whoever waits for it; why it could not be kept."""
     report, finished = Report(this.run_id, tuple(flows)), datetime.now(timezone.utc)
     sla_m = job.conf.schedule.sla_m if job.conf.schedule else None
     sla_met = None if sla_m is None else not report.errors and finished - started <= timedelta(minutes=sla_m)
-    if any(flow.outcomes or flow.error is not None for flow in flows) or this.accept:
-        _record(this, job, report, started, finished, sla_met)
+    unkept: tuple[MicrobatchError, ...] = ()
+    try:
+        if any(flow.outcomes or flow.error is not None for flow in flows) or this.accept:
+            _record(this, job, report, started, finished, sla_met)
+    except Exception as cause:  # whatever a store raises: it must not hide why a flow failed, nor what the others did
+        why = redacted(line(str(cause)), this.suite.secrets)
+        unkept = (WarehouseUnavailable(f"ops.runs cannot be written, so how {job.name} ended is not kept there", why),)
+        report = replace(report, unkept=unkept)
     this.watch.job_ends(job, [flow.flow for flow in flows], report.errors, started, finished, sla_met)
+    return unkept
 
 
 def _record(
@@ -102,7 +112,7 @@ def _record(
         "suite_version": this.suite.version,
         "accepted": this.accept,
     }
-    if isinstance(next(iter(report.errors), None), ConfigError) and not report.outcomes:
+    if isinstance(next(iter(report.errors), None), ConfigError) and not report.outcomes and not this.accept:
         return  # nothing ran: what has to be edited is said on stderr, the warehouse is left alone
     ops.append(this.suite.environment.storage["warehouse"], "runs", [record])
 

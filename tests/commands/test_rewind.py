@@ -264,6 +264,22 @@ def test_a_checkpoint_put_back_from_before_a_rewind_is_seen(shop: Bench):
         shop.run("orders")
 
 
+def test_a_batch_that_had_begun_at_that_time_stays_with_the_letters_it_wrote_later(orders: Bench):
+    """Jobs that run side by side: when a run of one ends, a batch of another may be half-way."""
+    orders.land("orders", order(1), order(2, "-2.00"))
+    orders.run("orders")
+    begun = max(batch["started_at"] for batch in orders.ledger("orders") if batch["flow"] == "refine")
+    ended = {"job": "orders", "run_id": "beside", "started_at": begun, "finished_at": begun, "status": "done"}
+    ops.append(orders.storage["warehouse"], "runs", [ended])
+    before = letters(orders)
+    back(orders, begun)
+    assert letters(orders) == before
+    assert ledger(orders) == [("ingest", 0, 2, 2), ("refine", 0, 2, 1)]
+    assert audited(orders) == 0
+    orders.run("orders")
+    assert audited(orders) == 0
+
+
 def test_the_rewind_is_told_in_the_runs(shop: Bench):
     shop.land("orders", order(1))
     shop.run("orders")
