@@ -24,5 +24,9 @@ def test_what_declares_no_columns_of_a_frame_is_refused_each_time(spark: SparkSe
             empty.declared(spark, "a BOGUS")
         with pytest.raises(ValueError, match="`int` names no column"):
             empty.declared(spark, "int")
-        with pytest.raises(Exception, match="char/varchar"):
+        with pytest.raises(
+            ValueError, match=r"a is varchar\(3\): write STRING for varchar\(3\), and its length as a rule"
+        ):
             empty.declared(spark, "a VARCHAR(3)")
+        with pytest.raises(ValueError, match=r"write STRING for char\(2\)"):
+            empty.declared(spark, "a INT, b STRUCT<char: ARRAY<CHAR(2)>>")

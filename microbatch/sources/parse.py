@@ -32,6 +32,11 @@ KNOWN = (  # Spark SQL manual, "JSON Files", in lower case; but for those of who
     "allownonnumericnumbers",
 )
 _BROKEN = "not one whole JSON object: there is text after it, or a character that JSON does not allow"
+# Half of a pair of escapes that stand for one character: Java would write a question mark for it.
+_HALF = (
+    r"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 _SENTINELS = (StructField("_end", BooleanType()), StructField("_corrupt", StringType()))
 
 
@@ -114,6 +119,10 @@ def _json_plan(_jvm: object, schema_json: str, unknown_fields: str, given: tuple
             F.lit(_BROKEN),
         ),
         (corrupt, _misfits(object_, columns)),
+        (
+            F.contains("value", F.lit(r"\u")) & F.col("value").rlike(_HALF),
+            F.lit("half of a character: a surrogate without its other half"),
+        ),
         (doubled, F.lit("a field is given twice")),
         *(
             [(F.contains("value", F.lit("]")) & ~is_closed("value"), F.lit(f"{_BROKEN}, or a field is given twice"))]

@@ -25,6 +25,7 @@ GOOD = {
     '{"id":2,"amount":"1.10"}': {"amount": Decimal("1.10")},
     '{"id":3,"amount":1e2}': {"amount": Decimal("100.00")},
     '  {"id":4,"name":"\u00e9 \U0001f600 \\u0041"}  ': {"name": "\u00e9 \U0001f600 A"},
+    '{"id":18,"name":"\\ud83d\\ude00 \\\\ud83d \\uD83D\\uDE00"}': {"name": "\U0001f600 \\ud83d \U0001f600"},
     '{"id":5,"zz":1}': {"id": 5},
     '{"id":6,"day":"2024-01-01T10:00:00Z"}': {"day": date(2024, 1, 1)},
     '{"id":7,"at":1704067200}': {"at": datetime(2024, 1, 1)},
@@ -98,6 +99,9 @@ BAD = {
     "text behind a short day": ('{"id":1,"day":"2024-1-1 x"}', "day does not fit date"),
     "text behind an end of its own": ('{"id":1}],"_end":true} anything', WHOLE),
     "a second row in a field of its own": ('{"id":1}],"x":[{"id":2}', WHOLE),
+    "the first half of a character": (r'{"id":1,"name":"a\ud83d b"}', "half of a character"),
+    "the second half of a character": (r'{"id":1,"name":"\\\uDE00"}', "half of a character"),
+    "two first halves": (r'{"id":1,"name":"\ud83d\ud83d\ude00"}', "half of a character"),
     "NaN": ('{"id":1,"ratio":NaN}', "not a JSON object"),
 }
 
