@@ -10,6 +10,11 @@ itself, these variables of Airflow's environment say so:
 
 Exit codes 1, 2 and 3 need somebody: the task fails and is not tried again. 4 (another run holds the job) and 5 (something is
 unavailable) are tried again as often as conf says, and so is a run that was killed: it goes on where it was.
+
+A job of whose conf or file no DAG can be made takes none of the others with it. Its DAG keeps its name, and has one task that
+fails with the sentence, at the job's own times where those can be read, else at midnight UTC; the sentence is also its
+description, and an error in the log of the DAG processor. It is no import error: of a file that has one, Airflow schedules
+nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from airflow.sdk import DAG, AsyncCallback, BaseOperator, CronTriggerTimetable, DeadlineAlert, DeadlineReference
@@ -37,6 +42,28 @@ LINES_KEPT = 20  # of errors, for the one line that a task ends with
 BEGINNING = datetime(2025, 1, 1)  # noqa: DTZ001 - the schedule's own zone is added; nothing before the first run is caught up on
 _FLOW = ("name", "reads", "writes", "transform", "expects", "snapshots")  # the order of its arguments
 _VARIABLE = re.compile(r"\$\{env:(?P<name>\w+)(?P<given>:-(?P<default>[^}]*))?\}")
+
+
+class MistakeOperator(BaseOperator):
+    """Stands for a job of which no DAG can be made.
+
+    Args:
+        mistake: what is wrong, and what to do.
+    """
+
+    ui_color = "#f5d0d0"
+
+    def __init__(self, *, mistake: str, **task: Any) -> None:
+        super().__init__(**task)
+        self.mistake = mistake
+
+    def execute(self, context: Any) -> None:
+        """Say it.
+
+        Raises:
+            AirflowFailException: always.
+        """
+        raise AirflowFailException(self.mistake)
 
 
 class MicrobatchOperator(BaseOperator):
@@ -117,13 +144,27 @@ def program(suite: Path) -> list[str]:
 
 
 def conf_of(suite: Path, env: str, job: str) -> dict[str, Any]:
-    """The conf of a job: the base with the environment's file over it, mappings merged, all else replaced."""
+    """The conf of a job: the base with the environment's file over it, mappings merged, all else replaced.
+
+    Raises:
+        ValueError: a file is not YAML, or no mapping.
+    """
     conf: dict[str, Any] = {}
     for folder in ("base", env):
         file = suite / "conf" / folder / f"{job}.yml"
         if file.is_file():
-            conf = _over(conf, yaml.safe_load(file.read_text("utf-8")) or {})
+            conf = _over(conf, _mapping(file, f"conf/{folder}/{file.name}"))
     return conf
+
+
+def _mapping(file: Path, where: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text("utf-8")) or {}
+    except yaml.YAMLError as cause:
+        raise ValueError(f"{where}: is not YAML: {' '.join(str(cause).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: must be keys with values")
+    return found
 
 
 def _over(under: Any, over: Any) -> Any:
@@ -158,7 +199,7 @@ def flows_of(file: Path) -> dict[str, list[str]]:
     """
     writers: dict[str, str] = {}
     reads: dict[str, list[str]] = {}
-    for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for call in ast.walk(_parsed(file)):
         if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Flow":
             given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
             name, table = _text(given.get("name")), _table(given.get("writes"))
@@ -174,6 +215,10 @@ def flows_of(file: Path) -> dict[str, list[str]]:
         name: sorted({writers[table] for table in tables if table in writers} - {name})
         for name, tables in reads.items()
     }
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"), file.name)
 
 
 def _text(node: ast.AST | None) -> str | None:
@@ -193,7 +238,7 @@ def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
     written = suite / "docs" / "pipelines" / f"{job}.md"
     if written.is_file():
         return written.read_text("utf-8")
-    doc = ast.get_docstring(ast.parse((suite / "jobs" / f"{job}.py").read_text("utf-8"))) or ""
+    doc = ast.get_docstring(_parsed(suite / "jobs" / f"{job}.py")) or ""
     sources = "\n".join(
         f"- `{name}` ({source.get('kind')}): {source.get('frequency', 'frequency not said')}, "
         f"{source.get('volume', 'volume not said')}"
@@ -203,27 +248,71 @@ def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
     return f"## Pipeline: {job}\n\n{doc}\n\n### Sources\n\n{sources}\n\n{more}\n"
 
 
+def schedule_of(conf: dict[str, Any], job: str) -> dict[str, Any]:
+    """What conf says of when a job runs, without variables; empty where it says nothing.
+
+    Raises:
+        ValueError: it is no mapping, or an environment variable in it is not set.
+    """
+    where, said = f"conf/base/{job}.yml", conf.get("schedule") or {}
+    if not isinstance(said, dict):
+        raise ValueError(f'{where}: schedule: must be keys with values, such as {{cron: "0 2 * * *"}}')
+    return {key: _resolved(value, where) for key, value in said.items()}
+
+
+def timetable(schedule: dict[str, Any], job: str) -> CronTriggerTimetable:
+    """When a job runs. Airflow itself looks at the expression only after it has taken the file's DAGs.
+
+    Raises:
+        ValueError: it is no cron expression, or there is no such zone.
+    """
+    where, cron, zone = f"conf/base/{job}.yml", schedule.get("cron"), schedule.get("timezone", "UTC")
+    if not isinstance(cron, str) or not _is_cron(cron):
+        raise ValueError(f'{where}: schedule.cron: {cron!r} is no cron expression; write one such as "0 2 * * *"')
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise ValueError(
+            f"{where}: schedule.timezone: {zone!r} is no time zone; write one such as Europe/Berlin"
+        ) from None
+    return CronTriggerTimetable(cron, timezone=zone)
+
+
+def _is_cron(text: str) -> bool:
+    try:
+        from croniter import croniter
+    except ImportError:  # a worker with Airflow's task SDK alone, where nothing is scheduled
+        return True
+    return croniter.is_valid(text)
+
+
 def dag_of(suite: Path, env: str, job: str) -> DAG | None:
-    """The DAG of a job; None where its conf has no schedule."""
+    """The DAG of a job; None where its conf has no schedule.
+
+    Raises:
+        Exception: of any kind; conf or the job's file has a mistake.
+    """
     conf = conf_of(suite, env, job)
-    where = f"conf/base/{job}.yml"
-    schedule = {key: _resolved(value, where) for key, value in (conf.get("schedule") or {}).items()}
+    schedule = schedule_of(conf, job)
     if not schedule:
         return None
-    zone = schedule.get("timezone", "UTC")
+    when, zone = timetable(schedule, job), schedule.get("timezone", "UTC")
+    owner = conf.get("owner") or "nobody"
+    if not isinstance(owner, str):  # Airflow finds out while it writes the DAGs of all files, and writes none
+        raise ValueError(f"conf/base/{job}.yml: owner: {owner!r} must be text; write it in quotes")
     kinds = sorted({str(source.get("kind")) for source in (conf.get("sources") or {}).values()})
     dag = DAG(
         f"{job}_pipeline",
         description=f"microbatch run {job}",
         doc_md=page(suite, job, conf),
-        schedule=CronTriggerTimetable(schedule["cron"], timezone=zone),
+        schedule=when,
         start_date=BEGINNING.replace(tzinfo=ZoneInfo(zone)),
         catchup=False,
         max_active_runs=1,
         max_active_tasks=1,  # one run at a time holds the job; the others would end with exit code 4
         tags=["microbatch", env, *kinds],
         default_args={
-            "owner": conf.get("owner") or "nobody",
+            "owner": owner,
             "retries": int(schedule.get("retries", 0)),
             "retry_delay": timedelta(minutes=float(schedule.get("retry_delay_m", 5))),
         },
@@ -241,7 +330,35 @@ def dag_of(suite: Path, env: str, job: str) -> DAG | None:
     for flow, before in flows.items():
         for other in before:
             tasks[other] >> tasks[flow]
+    dag.check_cycle()
     return dag
+
+
+def dag_of_a_mistake(suite: Path, env: str, job: str, mistake: Exception) -> DAG:
+    """A DAG in the place of the job's own, whose one task fails with what is wrong."""
+    kind = "" if isinstance(mistake, ValueError) else f"{type(mistake).__name__}: "
+    told = f"no DAG can be made of job {job}: {kind}{mistake}; `microbatch plan {job}` lists every mistake"
+    logging.getLogger(__name__).error("%s", told)
+    name = re.sub(r"[^\w.-]", "_", job)
+    dag = DAG(
+        f"{name}_pipeline",
+        description=told,
+        doc_md=told,
+        schedule=_when(suite, env, job),
+        start_date=BEGINNING.replace(tzinfo=ZoneInfo("UTC")),
+        catchup=False,
+        max_active_runs=1,
+        tags=["microbatch", env, "mistake"],
+    )
+    MistakeOperator(task_id=name, mistake=told, dag=dag)
+    return dag
+
+
+def _when(suite: Path, env: str, job: str) -> CronTriggerTimetable:
+    try:
+        return timetable(schedule_of(conf_of(suite, env, job), job), job)
+    except Exception:  # the mistake is there, or it is one of several
+        return CronTriggerTimetable("0 0 * * *", timezone="UTC")
 
 
 def _deadline(job: str, sla_m: Any) -> DeadlineAlert | None:
@@ -259,9 +376,15 @@ def _deadline(job: str, sla_m: Any) -> DeadlineAlert | None:
 
 
 def dags(suite: Path, env: str) -> Iterator[DAG]:
-    """The DAGs of all jobs that have a schedule."""
+    """The DAGs of all jobs that have a schedule; a mistake in one takes no other away."""
     for file in sorted((suite / "jobs").glob("*.py")):
-        if file.stem != "__init__" and (dag := dag_of(suite, env, file.stem)):
+        if file.stem == "__init__":
+            continue
+        try:
+            dag = dag_of(suite, env, file.stem)
+        except Exception as mistake:  # whatever it is, the other jobs have to run
+            dag = dag_of_a_mistake(suite, env, file.stem, mistake)
+        if dag:
             yield dag
 
 
