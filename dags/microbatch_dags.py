@@ -27,10 +27,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -194,27 +195,85 @@ def _resolved(value: Any, where: str) -> Any:
 def flows_of(file: Path) -> dict[str, list[str]]:
     """The flows of a job, each with those that must be done before it; read from the file's text, nothing is run.
 
+    Names, tables and sources are literals, or constants of the file that are assigned once.
+
     Raises:
-        ValueError: the name of a flow or of its table is not written out there.
+        ValueError: one of them is neither, or no flow is there; an edge that is not known would be lost.
     """
-    writers: dict[str, str] = {}
-    reads: dict[str, list[str]] = {}
-    for call in ast.walk(_parsed(file)):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Flow":
-            given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
-            name, table = _text(given.get("name")), _table(given.get("writes"))
-            if name is None or table is None:
-                raise ValueError(
-                    f"{file.name}:{call.lineno}: `tasks: flow` needs the flow's name and table written out"
-                )
-            snapshots = given.get("snapshots")
-            values = snapshots.values if isinstance(snapshots, ast.Dict) else []
-            writers[table] = name
-            reads[name] = [table for table in map(_table, (given.get("reads"), *values)) if table]
+    tree = _parsed(file)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == "Flow"]
+    if not calls:
+        raise ValueError(
+            f"jobs/{file.name}: `tasks: flow` needs each Flow(...) written out here; or write `tasks: job`"
+        )
+    flows = [_Flow(file, call, _constants(tree)) for call in calls]
+    writers = {flow.writes: flow.name for flow in flows}
     return {
-        name: sorted({writers[table] for table in tables if table in writers} - {name})
-        for name, tables in reads.items()
+        flow.name: sorted({writers[table] for table in flow.reads if table in writers} - {flow.name}) for flow in flows
     }
+
+
+class _Flow:
+    """A flow as its call says.
+
+    Attributes:
+        reads: the tables it needs, its snapshots included.
+    """
+
+    def __init__(self, file: Path, call: ast.Call, constants: dict[str, ast.expr]) -> None:
+        self._file, self._call, self._constants = file, call, constants
+        given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
+        self.name = _text(self._meant(given.get("name"))) or self._unknown("the flow's name", given.get("name"))
+        self.writes = self._table(given.get("writes"), "the table it writes")
+        reads, snapshots = self._meant(given.get("reads")), self._meant(given.get("snapshots"))
+        streamed = [] if _called(reads) == "Source" else [self._table(given.get("reads"), "what it reads")]
+        if snapshots is not None and not isinstance(snapshots, ast.Dict):
+            self._unknown("its snapshots", snapshots)
+        values = snapshots.values if isinstance(snapshots, ast.Dict) else []
+        self.reads = [*streamed, *(self._table(value, "the table of each snapshot") for value in values)]
+
+    def _meant(self, node: ast.expr | None) -> ast.expr | None:
+        """The expression itself, or what the constant that it names was assigned."""
+        known = dict(self._constants)
+        while isinstance(node, ast.Name) and node.id in known:
+            node = known.pop(node.id)
+        return node
+
+    def _table(self, node: ast.expr | None, what: str) -> str:
+        """`"silver.sales"`, or that of `Upsert("silver.sales", …)` and of `Snapshot(table="silver.sales")`."""
+        meant = self._meant(node)
+        if isinstance(meant, ast.Call):
+            named = {word.arg: word.value for word in meant.keywords}
+            meant = self._meant(meant.args[0] if meant.args else named.get("table"))
+        return _text(meant) or self._unknown(what, node)
+
+    def _unknown(self, what: str, node: ast.expr | None) -> NoReturn:
+        said = f"{self._file.name}:{(node or self._call).lineno}"
+        raise ValueError(
+            f"jobs/{said}: `tasks: flow` reads this file without running it, and finds {what} neither as a literal nor as a "
+            "constant assigned once in this file; write it out, or write `tasks: job` in conf"
+        )
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """What the names of a module were assigned at its top; without those that are bound a second time, in whatever way."""
+    nodes = list(ast.walk(tree))
+    bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    bound += [node.arg for node in nodes if isinstance(node, ast.arg)]
+    once = {name for name, times in Counter(bound).items() if times == 1}
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            found |= {each.id: node.value for each in targets if isinstance(each, ast.Name) and each.id in once}
+    return found
+
+
+def _called(node: ast.AST | None) -> str:
+    """The name of what is called, without its module; empty where it is no call."""
+    return getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
 
 
 def _parsed(file: Path) -> ast.Module:
@@ -223,14 +282,6 @@ def _parsed(file: Path) -> ast.Module:
 
 def _text(node: ast.AST | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
-
-
-def _table(node: ast.AST | None) -> str | None:
-    """`"silver.sales"`, or that of `Upsert("silver.sales", …)` and of `Snapshot(table="silver.sales")`."""
-    if isinstance(node, ast.Call):
-        named = {word.arg: word.value for word in node.keywords}
-        node = node.args[0] if node.args else named.get("table")
-    return _text(node)
 
 
 def page(suite: Path, job: str, conf: dict[str, Any]) -> str:

@@ -134,6 +134,79 @@ def test_a_task_a_flow_where_conf_says_so_in_the_order_of_the_tables_and_one_at_
     assert dag["tasks"]["refine_sales"]["command"][-2:] == ["--flow", "refine_sales"]
 
 
+CONSTANTS = '''"""Orders, with their tables as constants."""
+from microbatch import Append, Flow, Job, Snapshot, Source, Upsert
+
+ORDERS, SHOPS = Source("orders", schema="id BIGINT"), "bronze.shops"
+LINES = Source("lines", schema="id BIGINT")
+BRONZE: str = "bronze.orders"
+SAME = BRONZE
+SILVER = Upsert("silver.orders", keys=["id"])
+DIMENSION = Snapshot(table="bronze.lines")
+SNAPSHOTS = {"lines": DIMENSION}
+NAME = "refine"
+JOB = Job(
+    Flow(NAME, reads=SAME, snapshots=SNAPSHOTS, writes=SILVER),
+    Flow("take", reads=LINES, writes=Append(BRONZE)),
+    Flow("take_lines", LINES, Append(table="bronze.lines")),
+    Flow("count", reads="silver.orders", snapshots={"orders": BRONZE}, writes=Append("gold.orders")),
+)
+'''
+FLOWS = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, DAGS)
+from microbatch_dags import flows_of
+
+found = {}
+for file in map(Path, sys.argv[1:]):
+    try:
+        found[file.name] = flows_of(file)
+    except ValueError as error:
+        found[file.name] = str(error)
+print(json.dumps(found))
+""".replace("DAGS", repr(str(HERE / "dags")))
+NOT_WRITTEN_OUT = {
+    "imported.py": ('BRONZE: str = "bronze.orders"', "from transforms.tables import BRONZE", 13, "what it reads"),
+    "computed.py": ('"bronze.orders"', 'f"{SHOPS}_2"', 13, "what it reads"),
+    "twice.py": ("SAME = BRONZE", "SAME = BRONZE; SAME = SHOPS", 13, "what it reads"),
+    "one_of_two.py": ("SAME = BRONZE", "if BRONZE: SAME = BRONZE", 13, "what it reads"),
+    "another_source.py": ("reads=LINES", "reads=ORDERS", 14, "what it reads"),
+    "made_snapshots.py": ("snapshots=SNAPSHOTS", "snapshots=dict(SNAPSHOTS)", 13, "its snapshots"),
+    "more_snapshots.py": ('{"orders": BRONZE}', "{**SNAPSHOTS}", 16, "the table of each snapshot"),
+    "made_name.py": ('NAME = "refine"', "NAME = str(1)", 13, "the flow's name"),
+    "made_table.py": ("Append(BRONZE)", "Append(str(BRONZE))", 14, "the table it writes"),
+}
+
+
+def test_the_order_of_flows_follows_the_constants_of_the_file(airflow, tmp_path):
+    (tmp_path / "orders.py").write_text(CONSTANTS)
+    done = airflow("-c", FLOWS, str(tmp_path / "orders.py"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "orders.py": {"refine": ["take", "take_lines"], "take": [], "take_lines": [], "count": ["refine", "take"]}
+    }
+
+
+def test_a_table_that_cannot_be_read_from_the_text_is_named_with_its_line_instead_of_an_edge_being_lost(
+    airflow, tmp_path
+):
+    for name, (old, new, _, _) in NOT_WRITTEN_OUT.items():
+        assert old in CONSTANTS, "the edit must change something"
+        (tmp_path / name).write_text(CONSTANTS.replace(old, new, 1))
+    (tmp_path / "aliased.py").write_text("from microbatch import Flow as F\nF('take')\n")
+    done = airflow("-c", FLOWS, *(str(tmp_path / name) for name in (*NOT_WRITTEN_OUT, "aliased.py")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name, (_, _, line, what) in NOT_WRITTEN_OUT.items():
+        assert found[name] == (
+            f"jobs/{name}:{line}: `tasks: flow` reads this file without running it, and finds {what} neither as a literal "
+            "nor as a constant assigned once in this file; write it out, or write `tasks: job` in conf"
+        )
+    assert "jobs/aliased.py: `tasks: flow` needs each Flow(...) written out here" in found["aliased.py"]
+
+
 def test_an_environment_s_overlay_counts(airflow, edited):
     root = edited()
     (Path(root) / "conf" / "night").mkdir()
