@@ -178,6 +178,7 @@ def test_a_number_that_the_column_cannot_hold_whole_is_exit_code_2_in_one_line(n
         ("tiny", "7"),
         ("amount", "1.000"),
         ("amount", "1e0"),
+        ("long", "1234567890123456789012345678.0000000001"),
         ("share", "0.1"),
     ],
 )
