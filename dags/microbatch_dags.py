@@ -10,6 +10,11 @@ itself, these variables of Airflow's environment say so:
 
 Exit codes 1, 2 and 3 need somebody: the task fails and is not tried again. 4 (another run holds the job) and 5 (something is
 unavailable) are tried again as often as conf says, and so is a run that was killed: it goes on where it was.
+
+A job of whose conf or file no DAG can be made takes none of the others with it. Its DAG keeps its name, and has one task that
+fails with the sentence, at the job's own times where those can be read, else at midnight UTC; the sentence is also its
+description, and an error in the log of the DAG processor. It is no import error: of a file that has one, Airflow schedules
+nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +27,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Any, NoReturn
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from airflow.sdk import DAG, AsyncCallback, BaseOperator, CronTriggerTimetable, DeadlineAlert, DeadlineReference
@@ -37,6 +43,28 @@ LINES_KEPT = 20  # of errors, for the one line that a task ends with
 BEGINNING = datetime(2025, 1, 1)  # noqa: DTZ001 - the schedule's own zone is added; nothing before the first run is caught up on
 _FLOW = ("name", "reads", "writes", "transform", "expects", "snapshots")  # the order of its arguments
 _VARIABLE = re.compile(r"\$\{env:(?P<name>\w+)(?P<given>:-(?P<default>[^}]*))?\}")
+
+
+class MistakeOperator(BaseOperator):
+    """Stands for a job of which no DAG can be made.
+
+    Args:
+        mistake: what is wrong, and what to do.
+    """
+
+    ui_color = "#f5d0d0"
+
+    def __init__(self, *, mistake: str, **task: Any) -> None:
+        super().__init__(**task)
+        self.mistake = mistake
+
+    def execute(self, context: Any) -> None:
+        """Say it.
+
+        Raises:
+            AirflowFailException: always.
+        """
+        raise AirflowFailException(self.mistake)
 
 
 class MicrobatchOperator(BaseOperator):
@@ -117,13 +145,27 @@ def program(suite: Path) -> list[str]:
 
 
 def conf_of(suite: Path, env: str, job: str) -> dict[str, Any]:
-    """The conf of a job: the base with the environment's file over it, mappings merged, all else replaced."""
+    """The conf of a job: the base with the environment's file over it, mappings merged, all else replaced.
+
+    Raises:
+        ValueError: a file is not YAML, or no mapping.
+    """
     conf: dict[str, Any] = {}
     for folder in ("base", env):
         file = suite / "conf" / folder / f"{job}.yml"
         if file.is_file():
-            conf = _over(conf, yaml.safe_load(file.read_text("utf-8")) or {})
+            conf = _over(conf, _mapping(file, f"conf/{folder}/{file.name}"))
     return conf
+
+
+def _mapping(file: Path, where: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text("utf-8")) or {}
+    except yaml.YAMLError as cause:
+        raise ValueError(f"{where}: is not YAML: {' '.join(str(cause).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: must be keys with values")
+    return found
 
 
 def _over(under: Any, over: Any) -> Any:
@@ -153,39 +195,93 @@ def _resolved(value: Any, where: str) -> Any:
 def flows_of(file: Path) -> dict[str, list[str]]:
     """The flows of a job, each with those that must be done before it; read from the file's text, nothing is run.
 
+    Names, tables and sources are literals, or constants of the file that are assigned once.
+
     Raises:
-        ValueError: the name of a flow or of its table is not written out there.
+        ValueError: one of them is neither, or no flow is there; an edge that is not known would be lost.
     """
-    writers: dict[str, str] = {}
-    reads: dict[str, list[str]] = {}
-    for call in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Flow":
-            given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
-            name, table = _text(given.get("name")), _table(given.get("writes"))
-            if name is None or table is None:
-                raise ValueError(
-                    f"{file.name}:{call.lineno}: `tasks: flow` needs the flow's name and table written out"
-                )
-            snapshots = given.get("snapshots")
-            values = snapshots.values if isinstance(snapshots, ast.Dict) else []
-            writers[table] = name
-            reads[name] = [table for table in map(_table, (given.get("reads"), *values)) if table]
+    tree = _parsed(file)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == "Flow"]
+    if not calls:
+        raise ValueError(
+            f"jobs/{file.name}: `tasks: flow` needs each Flow(...) written out here; or write `tasks: job`"
+        )
+    flows = [_Flow(file, call, _constants(tree)) for call in calls]
+    writers = {flow.writes: flow.name for flow in flows}
     return {
-        name: sorted({writers[table] for table in tables if table in writers} - {name})
-        for name, tables in reads.items()
+        flow.name: sorted({writers[table] for table in flow.reads if table in writers} - {flow.name}) for flow in flows
     }
+
+
+class _Flow:
+    """A flow as its call says.
+
+    Attributes:
+        reads: the tables it needs, its snapshots included.
+    """
+
+    def __init__(self, file: Path, call: ast.Call, constants: dict[str, ast.expr]) -> None:
+        self._file, self._call, self._constants = file, call, constants
+        given = dict(zip(_FLOW, call.args, strict=False)) | {str(word.arg): word.value for word in call.keywords}
+        self.name = _text(self._meant(given.get("name"))) or self._unknown("the flow's name", given.get("name"))
+        self.writes = self._table(given.get("writes"), "the table it writes")
+        reads, snapshots = self._meant(given.get("reads")), self._meant(given.get("snapshots"))
+        streamed = [] if _called(reads) == "Source" else [self._table(given.get("reads"), "what it reads")]
+        if snapshots is not None and not isinstance(snapshots, ast.Dict):
+            self._unknown("its snapshots", snapshots)
+        values = snapshots.values if isinstance(snapshots, ast.Dict) else []
+        self.reads = [*streamed, *(self._table(value, "the table of each snapshot") for value in values)]
+
+    def _meant(self, node: ast.expr | None) -> ast.expr | None:
+        """The expression itself, or what the constant that it names was assigned."""
+        known = dict(self._constants)
+        while isinstance(node, ast.Name) and node.id in known:
+            node = known.pop(node.id)
+        return node
+
+    def _table(self, node: ast.expr | None, what: str) -> str:
+        """`"silver.sales"`, or that of `Upsert("silver.sales", …)` and of `Snapshot(table="silver.sales")`."""
+        meant = self._meant(node)
+        if isinstance(meant, ast.Call):
+            named = {word.arg: word.value for word in meant.keywords}
+            meant = self._meant(meant.args[0] if meant.args else named.get("table"))
+        return _text(meant) or self._unknown(what, node)
+
+    def _unknown(self, what: str, node: ast.expr | None) -> NoReturn:
+        said = f"{self._file.name}:{(node or self._call).lineno}"
+        raise ValueError(
+            f"jobs/{said}: `tasks: flow` reads this file without running it, and finds {what} neither as a literal nor as a "
+            "constant assigned once in this file; write it out, or write `tasks: job` in conf"
+        )
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """What the names of a module were assigned at its top; without those that are bound a second time, in whatever way."""
+    nodes = list(ast.walk(tree))
+    bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    bound += [node.arg for node in nodes if isinstance(node, ast.arg)]
+    once = {name for name, times in Counter(bound).items() if times == 1}
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            found |= {each.id: node.value for each in targets if isinstance(each, ast.Name) and each.id in once}
+    return found
+
+
+def _called(node: ast.AST | None) -> str:
+    """The name of what is called, without its module; empty where it is no call."""
+    return getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+
+
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"), file.name)
 
 
 def _text(node: ast.AST | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
-
-
-def _table(node: ast.AST | None) -> str | None:
-    """`"silver.sales"`, or that of `Upsert("silver.sales", …)` and of `Snapshot(table="silver.sales")`."""
-    if isinstance(node, ast.Call):
-        named = {word.arg: word.value for word in node.keywords}
-        node = node.args[0] if node.args else named.get("table")
-    return _text(node)
 
 
 def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
@@ -193,7 +289,7 @@ def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
     written = suite / "docs" / "pipelines" / f"{job}.md"
     if written.is_file():
         return written.read_text("utf-8")
-    doc = ast.get_docstring(ast.parse((suite / "jobs" / f"{job}.py").read_text("utf-8"))) or ""
+    doc = ast.get_docstring(_parsed(suite / "jobs" / f"{job}.py")) or ""
     sources = "\n".join(
         f"- `{name}` ({source.get('kind')}): {source.get('frequency', 'frequency not said')}, "
         f"{source.get('volume', 'volume not said')}"
@@ -203,27 +299,71 @@ def page(suite: Path, job: str, conf: dict[str, Any]) -> str:
     return f"## Pipeline: {job}\n\n{doc}\n\n### Sources\n\n{sources}\n\n{more}\n"
 
 
+def schedule_of(conf: dict[str, Any], job: str) -> dict[str, Any]:
+    """What conf says of when a job runs, without variables; empty where it says nothing.
+
+    Raises:
+        ValueError: it is no mapping, or an environment variable in it is not set.
+    """
+    where, said = f"conf/base/{job}.yml", conf.get("schedule") or {}
+    if not isinstance(said, dict):
+        raise ValueError(f'{where}: schedule: must be keys with values, such as {{cron: "0 2 * * *"}}')
+    return {key: _resolved(value, where) for key, value in said.items()}
+
+
+def timetable(schedule: dict[str, Any], job: str) -> CronTriggerTimetable:
+    """When a job runs. Airflow itself looks at the expression only after it has taken the file's DAGs.
+
+    Raises:
+        ValueError: it is no cron expression, or there is no such zone.
+    """
+    where, cron, zone = f"conf/base/{job}.yml", schedule.get("cron"), schedule.get("timezone", "UTC")
+    if not isinstance(cron, str) or not _is_cron(cron):
+        raise ValueError(f'{where}: schedule.cron: {cron!r} is no cron expression; write one such as "0 2 * * *"')
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise ValueError(
+            f"{where}: schedule.timezone: {zone!r} is no time zone; write one such as Europe/Berlin"
+        ) from None
+    return CronTriggerTimetable(cron, timezone=zone)
+
+
+def _is_cron(text: str) -> bool:
+    try:
+        from croniter import croniter
+    except ImportError:  # a worker with Airflow's task SDK alone, where nothing is scheduled
+        return True
+    return croniter.is_valid(text)
+
+
 def dag_of(suite: Path, env: str, job: str) -> DAG | None:
-    """The DAG of a job; None where its conf has no schedule."""
+    """The DAG of a job; None where its conf has no schedule.
+
+    Raises:
+        Exception: of any kind; conf or the job's file has a mistake.
+    """
     conf = conf_of(suite, env, job)
-    where = f"conf/base/{job}.yml"
-    schedule = {key: _resolved(value, where) for key, value in (conf.get("schedule") or {}).items()}
+    schedule = schedule_of(conf, job)
     if not schedule:
         return None
-    zone = schedule.get("timezone", "UTC")
+    when, zone = timetable(schedule, job), schedule.get("timezone", "UTC")
+    owner = conf.get("owner") or "nobody"
+    if not isinstance(owner, str):  # Airflow finds out while it writes the DAGs of all files, and writes none
+        raise ValueError(f"conf/base/{job}.yml: owner: {owner!r} must be text; write it in quotes")
     kinds = sorted({str(source.get("kind")) for source in (conf.get("sources") or {}).values()})
     dag = DAG(
         f"{job}_pipeline",
         description=f"microbatch run {job}",
         doc_md=page(suite, job, conf),
-        schedule=CronTriggerTimetable(schedule["cron"], timezone=zone),
+        schedule=when,
         start_date=BEGINNING.replace(tzinfo=ZoneInfo(zone)),
         catchup=False,
         max_active_runs=1,
         max_active_tasks=1,  # one run at a time holds the job; the others would end with exit code 4
         tags=["microbatch", env, *kinds],
         default_args={
-            "owner": conf.get("owner") or "nobody",
+            "owner": owner,
             "retries": int(schedule.get("retries", 0)),
             "retry_delay": timedelta(minutes=float(schedule.get("retry_delay_m", 5))),
         },
@@ -241,7 +381,35 @@ def dag_of(suite: Path, env: str, job: str) -> DAG | None:
     for flow, before in flows.items():
         for other in before:
             tasks[other] >> tasks[flow]
+    dag.check_cycle()
     return dag
+
+
+def dag_of_a_mistake(suite: Path, env: str, job: str, mistake: Exception) -> DAG:
+    """A DAG in the place of the job's own, whose one task fails with what is wrong."""
+    kind = "" if isinstance(mistake, ValueError) else f"{type(mistake).__name__}: "
+    told = f"no DAG can be made of job {job}: {kind}{mistake}; `microbatch plan {job}` lists every mistake"
+    logging.getLogger(__name__).error("%s", told)
+    name = re.sub(r"[^\w.-]", "_", job)
+    dag = DAG(
+        f"{name}_pipeline",
+        description=told,
+        doc_md=told,
+        schedule=_when(suite, env, job),
+        start_date=BEGINNING.replace(tzinfo=ZoneInfo("UTC")),
+        catchup=False,
+        max_active_runs=1,
+        tags=["microbatch", env, "mistake"],
+    )
+    MistakeOperator(task_id=name, mistake=told, dag=dag)
+    return dag
+
+
+def _when(suite: Path, env: str, job: str) -> CronTriggerTimetable:
+    try:
+        return timetable(schedule_of(conf_of(suite, env, job), job), job)
+    except Exception:  # the mistake is there, or it is one of several
+        return CronTriggerTimetable("0 0 * * *", timezone="UTC")
 
 
 def _deadline(job: str, sla_m: Any) -> DeadlineAlert | None:
@@ -259,9 +427,15 @@ def _deadline(job: str, sla_m: Any) -> DeadlineAlert | None:
 
 
 def dags(suite: Path, env: str) -> Iterator[DAG]:
-    """The DAGs of all jobs that have a schedule."""
+    """The DAGs of all jobs that have a schedule; a mistake in one takes no other away."""
     for file in sorted((suite / "jobs").glob("*.py")):
-        if file.stem != "__init__" and (dag := dag_of(suite, env, file.stem)):
+        if file.stem == "__init__":
+            continue
+        try:
+            dag = dag_of(suite, env, file.stem)
+        except Exception as mistake:  # whatever it is, the other jobs have to run
+            dag = dag_of_a_mistake(suite, env, file.stem, mistake)
+        if dag:
             yield dag
 
 

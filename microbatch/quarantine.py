@@ -64,7 +64,7 @@ def of_text(raw: DataFrame, mask: Sequence[str] = ()) -> DataFrame:
     text, problem = F.col("_unparsed"), F.col("_problem")
     if mask:
         text = F.concat(F.lit(f"{HIDDEN} ("), F.length("_unparsed"), F.lit(f" characters; masked: {', '.join(mask)})"))
-        problem = F.regexp_replace("_problem", "; its bytes.*|: .*", "")
+        problem = F.regexp_replace("_problem", "(?s); its bytes.*|: .*", "")
     values = (F.lit("parse"), F.lit(""), F.lit("critical"), problem)
     reason = F.struct(*[value.alias(name) for name, value in zip(REASON, values, strict=True)])
     unparsed = raw.where("_unparsed IS NOT NULL")

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -116,7 +116,7 @@ def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tup
             outputs[flow.writes.table] = written_by(flow, output)
             if job.name in wanted:
                 _columns(spark, suite, where, flow, input_, output)
-                found[job.name, flow.name] = Shape(input_, output, _plan(spark, job, flow, output))
+                found[job.name, flow.name] = Shape(input_, output, plan_of(spark, job, flow, output))
         except ConfigError as error:
             problems += error.problems if job.name in wanted else []
         except _Unknown:
@@ -340,13 +340,25 @@ def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> 
         )
 
 
-def _plan(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType) -> Plan:
+def plan_of(
+    spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType, mask: Sequence[str] | None = None
+) -> Plan:
+    """The expectations over the transformed rows of a flow.
+
+    Args:
+        mask: columns whose values no message may show; None: those that the job's sources mask.
+
+    Raises:
+        ConfigError: with every expectation that cannot be held.
+    """
+    if mask is None:
+        mask = tuple(name for conf in job.conf.sources.values() for name in conf.mask)
     return checks.plan(
         job.expectations.get(flow.name),
         empty.frame(spark, output),
         not_null=tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else (),
         only_keys_when=getattr(flow.writes, "delete_when", None),
-        mask=tuple(name for conf in job.conf.sources.values() for name in conf.mask),
+        mask=mask,
     )
 
 

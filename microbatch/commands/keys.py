@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from microbatch.errors import ConfigError, Problem
@@ -80,7 +80,7 @@ def same(found: Any, value: str) -> bool:
 
 
 def typed(name: str, value: str, kind: pa.DataType) -> Any:
-    """The value as the column's type takes it.
+    """The value as the column's type takes it, whole: nothing is rounded.
 
     Raises:
         ConfigError: it does not.
@@ -88,20 +88,31 @@ def typed(name: str, value: str, kind: pa.DataType) -> Any:
     import pyarrow as pa
 
     try:
-        if pa.types.is_integer(kind):
-            return int(value)
-        if pa.types.is_floating(kind):
-            return float(value)
-        if pa.types.is_decimal(kind):
-            return Decimal(value).quantize(Decimal(1).scaleb(-kind.scale))
-        if pa.types.is_boolean(kind):
-            return {"true": True, "false": False}[value.lower()]
-        if pa.types.is_date(kind):
-            return date.fromisoformat(value)
-        if pa.types.is_timestamp(kind):
-            at = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            utc = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
-            return utc if kind.tz else utc.replace(tzinfo=None)
-    except (ValueError, KeyError, InvalidOperation) as cause:
+        made = _made(value, kind)
+        pa.scalar(made, kind)  # which knows how far each type reaches
+    except (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError) as cause:
         raise ConfigError(Problem("--key", f'"{value}" is no value of column {name}, which is {kind}')) from cause
+    return made
+
+
+def _made(value: str, kind: pa.DataType) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind):
+        raise TypeError("a list, struct or map is not looked for")
+    if pa.types.is_integer(kind):
+        return int(value)
+    if pa.types.is_floating(kind):
+        return float(value)
+    if pa.types.is_decimal(kind):
+        exact = Context(prec=kind.precision, traps=[InvalidOperation, Inexact])
+        return Decimal(value).quantize(Decimal(1).scaleb(-kind.scale), context=exact)
+    if pa.types.is_boolean(kind):
+        return {"true": True, "false": False}[value.lower()]
+    if pa.types.is_date(kind):
+        return date.fromisoformat(value)
+    if pa.types.is_timestamp(kind):
+        at = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        utc = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+        return utc if kind.tz else utc.replace(tzinfo=None)
     return value

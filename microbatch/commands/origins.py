@@ -150,7 +150,13 @@ class Origins:
                 return []
             condition = pc.scalar(True)
             for name, value in self.wanted.items():
-                condition = condition & (pc.field(name) == pa.scalar(value, data.schema.field(name).type))
+                kind, column = data.schema.field(name).type, pc.field(name)
+                if pa.types.is_decimal(kind):
+                    # The bounds of a file are doubles in Delta's log: of a long decimal they lie beside it, and by them the
+                    # file would be passed over. They do not count for what is cast.
+                    kind = pa.decimal256(76, kind.scale)
+                    column = column.cast(kind)
+                condition = condition & (column == pa.scalar(value, kind))
             return data.to_table(filter=condition, columns=[*names, FILE]).to_pylist()
         except (DeltaError, OSError):  # vacuumed, or cut off by the retention of the log
             if self.commits and version == self.commits[-1].version:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,13 @@ from microbatch.commands.plan import many, shaped, without_secrets
 from microbatch.commands.render import columns
 from microbatch.commands.sampling import Sample
 from microbatch.config import LoadedJob, Suite
-from microbatch.errors import MicrobatchError, SnapshotUnavailable, SourceUnavailable
-from microbatch.job import Flow, Source, snapshots_of
+from microbatch.errors import BatchFailed, MicrobatchError, SnapshotUnavailable, SourceUnavailable
+from microbatch.job import Flow, snapshots_of, tables_read
+from microbatch.outcome import Result
+from microbatch.quarantine import HIDDEN
 from microbatch.retry import classify
+from microbatch.runner.columns import traced
+from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of, input_of
 from microbatch.sink.tables import Table
 
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 
 WIDEST_CELL = 28
 WIDEST_INPUT = 300
-HIDDEN = "***"
 
 
 def execute(suite: Suite, job: LoadedJob, flow: Flow, count: int = 20) -> int:
@@ -41,14 +45,22 @@ def execute(suite: Suite, job: LoadedJob, flow: Flow, count: int = 20) -> int:
     _refuse_missing(suite, flow)
     spark, shapes = shaped(suite, job)
     shape = shapes[job.name, flow.name]
+    from microbatch.shape import plan_of
+
+    hidden = _hidden(spark, suite, job, flow, shapes)
+    if hidden.mask:
+        shape = replace(shape, plan=plan_of(spark, job, flow, shape.output, tuple(hidden.of_output)))
     try:
         sample = sampling.sample(spark, suite, job, flow)
         judged = _judged(spark, suite, job, flow, shape, sample)
-        said = list(_said(job, flow, shape, sample, judged, count))
+        said = list(_said(job, flow, shape, sample, judged, count, hidden))
     except MicrobatchError:
         raise
     except Exception as cause:
-        raise classify(cause, flow.name, 0) from cause
+        error = classify(cause, flow.name, 0)
+        if hidden.mask and isinstance(error, BatchFailed):
+            raise BatchFailed(flow.name, 0, _hushed(cause)) from None
+        raise error from cause
     print(without_secrets(suite, "\n".join(said)))
     return 0
 
@@ -92,16 +104,18 @@ def _judged(spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, shape
     return shape.plan.judge(batch.shape(work, kept, spark)).localCheckpoint(eager=True)
 
 
-def _said(job: LoadedJob, flow: Flow, shape: Shape, sample: Sample, judged: DataFrame, count: int) -> list[str]:
+def _said(
+    job: LoadedJob, flow: Flow, shape: Shape, sample: Sample, judged: DataFrame, count: int, hidden: Hidden
+) -> list[str]:
     from pyspark.sql import functions as F
 
     from microbatch import quarantine
 
-    plan, hidden = shape.plan, _hidden(job, flow)
+    plan = shape.plan
     names = shape.output.fieldNames()
     numbers = judged.agg(F.count(F.lit(1)).alias("all"), F.count(F.when(plan.leaves, 1)).alias("leave")).first()
     total, leaving = (numbers["all"], numbers["leave"]) if numbers else (0, 0)
-    texts = quarantine.of_text(sample.rows) if "_unparsed" in sample.rows.columns else None
+    texts = quarantine.of_text(sample.rows, hidden.mask) if "_unparsed" in sample.rows.columns else None
     unparsed = texts.count() if texts is not None else 0
     # As text by Spark, whose clock is UTC: Python would turn a timestamp into the time of this machine's zone.
     texts_of = [F.col(f"`{name}`").cast("string").alias(name) for name in names]
@@ -118,43 +132,92 @@ def _said(job: LoadedJob, flow: Flow, shape: Shape, sample: Sample, judged: Data
             f"would stop: {went_in:,} rows went into the transform and {total:,} came out; it must be row for row"
         )
     if sample.complete and total:
-        said += _of_the_table(plan, judged)
+        said += _of_the_table(plan, judged, hidden)
     if staying:
         warned = any(row["_reasons"] for row in staying)
         head = [*names, *(["warnings"] if warned else [])]
         rows = [
-            [*[_cell(row[n], n in hidden) for n in names], *([_messages(row["_reasons"])] if warned else [])]
+            [
+                *[_cell(row[n], n.lower() in hidden.of_output) for n in names],
+                *([_messages(row["_reasons"])] if warned else []),
+            ]
             for row in staying
         ]
         said += ["", columns(head, rows)]
-    said += _leaving(letters[:count], sample, hidden)
+    said += _leaving(letters[:count], sample, hidden.of_output if flow.recompute_by else hidden.of_input)
     return said
 
 
-def _of_the_table(plan: Plan, judged: DataFrame) -> list[str]:
+def _of_the_table(plan: Plan, judged: DataFrame, hidden: Hidden) -> list[str]:
     """What the expectations say of the batch as a whole; only of a whole batch it means something."""
     found = judged.agg(*numbers).first() if (numbers := [*plan.metrics(), *plan.late()]) else None
     if found is None:
         return []
-    results = plan.results(found.asDict())
+    results = [_shown(result, hidden) for result in plan.results(found.asDict())]
     stops, warnings = plan.stops(results), plan.warnings(results)
     return [*[f"would stop: {sentence}" for sentence in stops], *[f"would warn: {sentence}" for sentence in warnings]]
 
 
-def _leaving(letters: Sequence[Any], sample: Sample, hidden: frozenset[str]) -> list[str]:
+def _shown(result: Result, hidden: Hidden) -> Result:
+    """A result without what was observed in masked columns: a maximum is a value of one row."""
+    looked_at = {name.lower() for name in result.column.split(",")}
+    if result.observed is None or not looked_at & hidden.of_output:
+        return result
+    return replace(result, observed=HIDDEN)
+
+
+def _leaving(letters: Sequence[Any], sample: Sample, hidden: Collection[str]) -> list[str]:
     said = [f"\n  file   {reason}\n         {path}" for path, reason in sample.broken.items()]
     for letter in letters:
-        payload = _without(letter["payload"], hidden)
+        payload = _without(letter["payload"], hidden) if letter["kind"] == "row" else letter["payload"]
         reasons = "; ".join(f"{r['severity']}: {r['message']}" for r in letter["reasons"])
         said.append(f"\n  {letter['kind']:<5}  {reasons}\n         {_cut(payload, WIDEST_INPUT)}")
     return ["\nwould leave", *said] if said else []
 
 
-def _hidden(job: LoadedJob, flow: Flow) -> frozenset[str]:
-    return frozenset(job.conf.sources[flow.reads.name].mask) if isinstance(flow.reads, Source) else frozenset()
+@dataclass(frozen=True)
+class Hidden:
+    """Which columns' values are not shown, by their names in lower case: Spark tells names apart without their case.
+
+    Attributes:
+        mask: as the job's sources give it.
+        of_input, of_output: those columns, and those that are made of them in whatever way.
+    """
+
+    mask: tuple[str, ...] = ()
+    of_input: frozenset[str] = frozenset()
+    of_output: frozenset[str] = frozenset()
 
 
-def _without(payload: str | None, hidden: frozenset[str]) -> str:
+def _hidden(
+    spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, shapes: Mapping[tuple[str, str], Shape]
+) -> Hidden:
+    mask = mask_of(job)
+    if not mask:
+        return Hidden()
+    flows: list[Flow] = []
+    read: set[str] = set()
+    for each in reversed(job.flows):  # the flow, and those that make what it reads
+        if each.name == flow.name or each.writes.table in read:
+            flows.insert(0, each)
+            read |= set(tables_read(each))
+    named = {*(name.lower() for name in mask), "_rescued"}  # which may hold any field
+    found: dict[str, set[str]] = {}
+    for made in traced(spark, suite, job, flows, shapes):
+        if any(column.lower() in named for _, column in (*made.inputs, *made.sources)):
+            found.setdefault(made.table, set()).add(made.column.lower())
+    of_input = found.get(flow.reads, set()) if isinstance(flow.reads, str) else set()
+    return Hidden(mask, frozenset(named | of_input), frozenset(named | found.get(flow.writes.table, set())))
+
+
+def _hushed(cause: Exception) -> str:
+    """An error without its text, in which Spark quotes the value that it could not take."""
+    condition = getattr(cause, "getCondition", lambda: None)()
+    kind = f"{type(cause).__name__}{f' {condition}' if condition else ''}"
+    return f"{kind}; the rest is not shown, because it may hold a masked value"
+
+
+def _without(payload: str | None, hidden: Collection[str]) -> str:
     """An input row without the values of masked columns; a text that cannot be taken apart is not shown at all."""
     if not hidden:
         return payload or ""
@@ -162,7 +225,11 @@ def _without(payload: str | None, hidden: frozenset[str]) -> str:
         data = json.loads(payload or "")
     except ValueError:
         return HIDDEN
-    return json.dumps({k: HIDDEN if k in hidden else v for k, v in data.items()}) if isinstance(data, dict) else HIDDEN
+    return (
+        json.dumps({k: HIDDEN if k.lower() in hidden else v for k, v in data.items()})
+        if isinstance(data, dict)
+        else HIDDEN
+    )
 
 
 def _cell(value: str | None, hidden: bool) -> str:

@@ -1,7 +1,8 @@
 """A cron expression, taken apart: the same times for schedulers that write them differently.
 
 Source:
-    crontab(5): where both the day of the month and the day of the week are restricted, either of them is enough.
+    crontab(5): where both the day of the month and the day of the week are restricted, either of them is enough. croniter, which
+    says what conf means, takes `*/2` for restricted; Vixie cron takes what begins with `*` for all days, and wants both.
     systemd.time(7), "Calendar events": there all parts must match, and a timer may have several expressions.
 """
 
@@ -19,9 +20,12 @@ from microbatch.errors import ConfigError, Problem
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _WEEK = (1, 2, 3, 4, 5, 6, 0)  # systemd's week begins on Monday
 _LARGEST = {"minute": 59, "hour": 23, "day": 31, "month": 12}
-_ELSEWHERE = re.compile(r"[*0-9,/-]+(?: [*0-9,/-]+){4}")  # what every cron and Kubernetes read alike
+_RANGES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 6)}
+_ELSEWHERE = re.compile(r"(?:(?P<all>\*)|(?P<first>\d+)-(?P<last>\d+))(?:/(?P<step>\d+))?|(?P<one>\d+)")
 _NAMES = re.compile(r"JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT", re.IGNORECASE)
-_OWN = re.compile(r"[LR#]", re.IGNORECASE)  # croniter's own: last, random and nth days
+_OWN = re.compile(
+    r"[LRW#]", re.IGNORECASE
+)  # croniter's own: last, random and nth days, and the nearest that is worked on
 _LOOKED_AT = 400  # times; more than a year of days
 
 
@@ -45,11 +49,11 @@ class Times:
 
     @property
     def portable(self) -> str:
-        """Five fields of digits that cron and Kubernetes read alike: names, Sunday as 7 and ranges around the end are listed."""
-        if _ELSEWHERE.fullmatch(self.cron) and "7" not in self.cron.split()[4]:
-            return self.cron
-        parts = (self.minute, self.hour, self.day, self.month, self.weekday)
-        return " ".join("*" if part is None else ",".join(map(str, part)) for part in parts)
+        """Five fields of digits that cron and Kubernetes read alike. Listed are names, Sunday as 7, ranges around the end, starts
+        without an end (`5/15`), and days with `*` and a step, beside which Vixie cron would want the other field too.
+        """
+        texts = zip(_RANGES, self.cron.split(), strict=True)
+        return " ".join(_field(of, text, getattr(self, of)) for of, text in texts)
 
     @property
     def calendar(self) -> list[str]:
@@ -72,7 +76,7 @@ def times(job: LoadedJob) -> tuple[Times, Schedule]:
         raise ConfigError(Problem(where, 'has no schedule; write one, such as schedule: {cron: "0 2 * * *"}'))
     schedule = job.conf.schedule
     if _OWN.search(_NAMES.sub("", schedule.cron)):
-        what = f'schedule.cron: "{schedule.cron}" has L, # or R, which no other scheduler reads; list the days'
+        what = f'schedule.cron: "{schedule.cron}" has L, #, W or R, which no other scheduler reads; list the days'
         raise ConfigError(Problem(where, what))
     from croniter import croniter
 
@@ -93,6 +97,29 @@ def _shortest_gap_s(schedule: Schedule) -> int | None:
     except CroniterBadDateError:
         return None
     return int(min(later - earlier for earlier, later in pairwise(stamps)))
+
+
+def _field(of: str, text: str, values: Sequence[int] | None) -> str:
+    """A field as it is written where every reader takes it for these values, else the values."""
+    if values is None:
+        return "*"
+    kept = _elsewhere(text, *_RANGES[of]) == {*values} and not ("*" in text and of in ("day", "weekday"))
+    return text if kept else ",".join(map(str, values))
+
+
+def _elsewhere(text: str, lowest: int, highest: int) -> set[int] | None:
+    """The values of a field as any cron reads it; None where one may not."""
+    values: set[int] = set()
+    for each in text.split(","):
+        found = _ELSEWHERE.fullmatch(each)
+        if found is None:
+            return None
+        if found["one"]:
+            values.add(int(found["one"]))
+        else:
+            first, last = (lowest, highest) if found["all"] else (int(found["first"]), int(found["last"]))
+            values |= set(range(first, last + 1, int(found["step"] or 1)))
+    return values
 
 
 def _part(values: Sequence[int] | None, of: str) -> str:

@@ -102,17 +102,21 @@ def _table(suite: Suite, job: LoadedJob, flow: Flow, asked: Mapping[str, str], n
         yield "  is not there"
         if gone := origins.last(keys, VERSIONS_BACK):
             yield from _gone(suite, job, flow, *gone, hidden)
-    yield from _others(suite, flow, values, count)
+    yield from _others(suite, flow, wanted, count)
     yield from _deletions(suite, job, flow, wanted)
 
 
-def _others(suite: Suite, flow: Flow, values: Mapping[str, Any], count: int) -> Iterator[str]:
+def _others(suite: Suite, flow: Flow, wanted: Mapping[str, str], count: int) -> Iterator[str]:
     """Rows of the input that have the key and are not in the target, because a newer one of them is."""
     newest_by = getattr(flow.writes, "newest_by", ())
-    if not newest_by or not isinstance(flow.reads, str) or not set(values) <= {*getattr(flow.writes, "keys", ())}:
+    if not newest_by or not isinstance(flow.reads, str) or not set(wanted) <= {*getattr(flow.writes, "keys", ())}:
         return
     read = Table(suite.environment.storage["warehouse"], flow.reads)
-    if count and read.exists() and set(values) <= set(_schema(read).names):
+    if count and read.exists() and set(wanted) <= set((schema := _schema(read)).names):
+        try:
+            values = {name: typed(name, value, schema.field(name).type) for name, value in wanted.items()}
+        except ConfigError:  # a narrower type than the target's: none of its rows has the key
+            return
         others = Origins(read, values).now((), 0, 0)[1] - count
         if others > 0:
             has = "1 other row of {} has" if others == 1 else f"{others:,} other rows of {{}} have"

@@ -120,7 +120,8 @@ class Metrics:
         wanted = ("job", "started_at", "finished_at", "status", "sla_met")
         rows = ops.rows(self._warehouse, "runs", only=wanted)
         for name in self.suite.jobs:
-            mine = sorted((row for row in rows if row["job"] == name), key=lambda row: row["finished_at"])
+            ran = [row for row in rows if row["job"] == name and row["status"] != "rewound"]  # a rewind is no run
+            mine = sorted(ran, key=lambda row: row["finished_at"])
             for status in ("done", "failed"):
                 runs.add_metric((name, status), sum(row["status"] == status for row in mine))
             if mine:

@@ -15,6 +15,8 @@ from microbatch.errors import WarehouseUnavailable
 from microbatch.runner.figures import Lag
 from microbatch.runner.health import Health
 from microbatch.runner.metrics import serving
+from microbatch.sink import ops
+from tests.commands.conftest import ago
 
 ORDER = ("job", "flow", "unit", "status", "alert", "severity", "env", "suite_version")
 
@@ -63,6 +65,17 @@ def test_the_file_says_after_each_run_what_the_ledger_says(house):
     assert found["microbatch_last_run_success", "orders"] == 1
     assert found["microbatch_last_run_sla_met", "orders"] == 1
     assert ("microbatch_newest_input_timestamp_seconds", "orders", "refine") not in found
+
+
+def test_where_a_rewind_left_no_run_there_is_no_last_run(house):
+    measured(house, "{file: m.prom}")
+    at = ago(1)
+    row = {"job": "orders", "run_id": "rewind-1", "started_at": at, "finished_at": at, "status": "rewound"}
+    ops.append(house.warehouse, "runs", [{**row, "exit_code": 0, "accepted": f"rewind to {at}"}], key=("rewind-1", 0))
+    assert house.call("run", "orders").exit_code == 0
+    found = samples((house.root / "m.prom").read_text())
+    assert not [name for name, *_ in found if name.startswith("microbatch_last_run_")]
+    assert found["microbatch_runs_total", "orders", "done"] == 0
 
 
 def test_every_name_is_one_of_prometheus_conventions(house):

@@ -12,6 +12,7 @@ from microbatch.commands import audit, rewind
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.replay import replay
 from microbatch.errors import ConfigError, StateChanged
+from microbatch.runner.metrics import Metrics
 from microbatch.sink import ops, small
 from microbatch.testing import Bench
 from tests.orders import ORDERS_JOB, order
@@ -92,6 +93,22 @@ def back(bench: Bench, to: datetime | None, *jobs: str, crash_at: str = "") -> i
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def test_after_a_rewind_the_metrics_of_the_last_run_are_those_of_the_last_one_that_remains(orders: Bench):
+    def last_run() -> dict[str, float]:
+        samples = [sample for family in Metrics(orders.suite(), {}).collect() for sample in family.samples]
+        return {sample.name: sample.value for sample in samples if sample.name.startswith("microbatch_last_run_")}
+
+    orders.land("orders", order(1))
+    orders.run("orders")
+    then, between = last_run(), now()
+    orders.land("orders", order(2))
+    orders.run("orders")
+    assert last_run() != then
+    assert back(orders, between) == 0
+    assert last_run() == then
+    assert then["microbatch_last_run_success"] == 1
 
 
 def test_a_letter_of_a_group_is_replaced_when_the_group_is_made_anew_and_is_back_when_that_is_undone(shop: Bench):

@@ -59,7 +59,7 @@ def test_a_suite_without_any_schedule_says_what_to_write(house):
     assert "no job has a schedule" in refused(house, "")
 
 
-@pytest.mark.parametrize("cron", ["0 0 L * *", "0 0 * * 1#2", "0 0 * * L5", "R * * * *"])
+@pytest.mark.parametrize("cron", ["0 0 L * *", "0 0 * * 1#2", "0 0 * * L5", "R * * * *", "0 0 15W * *"])
 def test_what_only_croniter_reads_is_refused(house, cron):
     assert "list the days" in refused(house, f'schedule: {{cron: "{cron}"}}\n')
 
@@ -169,6 +169,29 @@ def test_a_timer_has_the_times_of_the_cron_expression(house, cron, calendar):
     assert elapses(systemd_analyze(), calendar, 40) == expected(cron, "UTC", 40)
 
 
+DAYS = ("*", "*/2", "*/10", "*/1", "*/31", "13", "1-31", "1-31/2", "2/9", "29-31", "1,15,*/20", "*,5", "?")
+WEEKDAYS = ("*", "*/2", "*/3", "*/1", "1", "7", "0-6", "1-7", "5-7", "MON-FRI", "3/2", "1,*/4", "*,5", "?")
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_every_scheduler_means_the_days_that_croniter_means(house, day):
+    """Vixie cron, which has days that begin with `*` in a way of its own, is what croniter calls a bug it can have too."""
+    analyze, count = systemd_analyze(), 60
+    start = datetime(2025, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
+    conf = house.root / "conf/base/orders.yml"
+    for weekday in WEEKDAYS:
+        cron = f"30 4 {day} */2 {weekday}"
+        conf.write_text(ORDERS_CONF + f'schedule: {{cron: "{cron}"}}\n')
+        when, _ = times(load(house.root).jobs["orders"])
+        meant = expected(cron, "UTC", count)
+        vixie = croniter(when.portable, start, implement_cron_bug=True)
+        assert [vixie.get_next(datetime) for _ in range(count)] == meant, (cron, when.portable)
+        assert expected(when.portable, "UTC", count) == meant, (cron, when.portable)
+        assert elapses(analyze, when.calendar, count) == meant, (cron, when.calendar)
+        days = when.portable.split()[2::2]  # Kubernetes takes only the bare star for all days
+        assert all(field == "*" or "*" not in field for field in days), when.portable
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/New_York"])
 def test_the_zone_is_the_job_s_own(scheduled, zone):
     schedule = f'schedule: {{cron: "15 3 * * *", timezone: {zone}}}\n'
@@ -224,6 +247,10 @@ def test_kubernetes_gets_a_cronjob_that_forbids_two_at_once_and_retries_only_whe
         ("0 2 * * 7", "0 2 * * 0"),
         ("0  2 * * *", "0 2 * * *"),
         ("0 2 ? jan *", "0 2 * 1 *"),
+        ("*/15 8-18/2 1-15 1,7 1-5", "*/15 8-18/2 1-15 1,7 1-5"),
+        ("0 2 */10 * 1", "0 2 1,11,21,31 * 1"),
+        ("0 2 1-31 * */2", "0 2 * * 0,2,4,6"),
+        ("5/20 22-2 * * *", "5,25,45 0,1,2,22,23 * * *"),
     ],
 )
 def test_an_expression_is_written_so_that_every_scheduler_reads_it(scheduled, cron, portable):

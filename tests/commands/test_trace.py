@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 
@@ -135,6 +136,93 @@ def test_a_value_that_the_column_does_not_take_is_exit_code_2(house):
     called = house.call("trace", "orders", "--key", "order_id=seven")
     assert (called.exit_code, called.stdout) == (2, "")
     assert '"seven" is no value of column order_id, which is int64' in called.stderr
+
+
+@pytest.fixture
+def numbers(house):
+    """The orders with one row of numbers in the table `bronze.orders`."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    long = Decimal("1234567890123456789012345678.0000000001")
+    row = {"tiny": 7, "order_id": 1, "amount": Decimal("1.00"), "long": long, "share": 0.1}
+    types = [pa.int8(), pa.int64(), pa.decimal128(9, 2), pa.decimal128(38, 10), pa.float64()]
+    columns = {name: pa.array([value], kind) for (name, value), kind in zip(row.items(), types, strict=True)}
+    columns["parts"] = pa.array([["a"]])
+    write_deltalake(f"{house.warehouse}/bronze/orders", pa.table(columns))
+    return house
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("order_id", "99999999999999999999"),
+        ("tiny", "300"),
+        ("amount", "1.005"),
+        ("amount", "12345678.00"),
+        ("amount", "NaN"),
+        ("amount", "Infinity"),
+        ("parts", "a"),
+    ],
+)
+def test_a_number_that_the_column_cannot_hold_whole_is_exit_code_2_in_one_line(numbers, column, value):
+    called = numbers.call("trace", "orders", "--key", f"{column}={value}")
+    assert (called.exit_code, called.stdout) == (2, "")
+    assert f'"{value}" is no value of column {column}, which is ' in called.stderr
+    assert len(called.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("tiny", "7"),
+        ("amount", "1.000"),
+        ("amount", "1e0"),
+        ("long", "1234567890123456789012345678.0000000001"),
+        ("share", "0.1"),
+    ],
+)
+def test_a_number_is_found_however_it_is_written(numbers, column, value):
+    called = numbers.call("trace", "orders", "--key", f"{column}={value}")
+    assert called.exit_code == 0, called.stderr
+    assert "order_id 1, amount 1.00" in part(called.stdout, "bronze.orders")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+def test_a_number_that_is_none_is_looked_for_in_a_column_that_may_hold_it(numbers, value):
+    called = numbers.call("trace", "orders", "--key", f"share={value}")
+    assert called.exit_code == 0, called.stderr
+    assert "is not there" in part(called.stdout, "bronze.orders")
+
+
+LATE_JOB = '''
+"""Orders under their long numbers, from a table of another job."""
+
+from microbatch import Flow, Job, Upsert
+from transforms import late
+
+JOB = Job(Flow("renumber", reads="bronze.orders", transform=late.renumber,
+               writes=Upsert("silver.late", keys=["order_id"], newest_by="updated_at")))
+'''
+
+
+@pytest.mark.slow
+def test_a_key_that_is_too_wide_for_the_column_of_another_job_s_table_is_found_where_it_is(orders: Bench, capsys):
+    orders.write("jobs/orders.py", ORDERS_JOB.replace("order_id BIGINT", "order_id INT"))
+    orders.write("jobs/late.py", LATE_JOB)
+    orders.write("conf/base/late.yml", "owner: tests\n")
+    orders.write(
+        "transforms/late.py",
+        "from pyspark.sql import functions as F\n\n\ndef renumber(orders):\n"
+        '    return orders.withColumn("order_id", F.col("order_id") + F.lit(3_000_000_000))\n',
+    )
+    orders.land("orders", order(1))
+    orders.run("orders")
+    orders.run("late")
+    suite = orders.suite()
+    capsys.readouterr()
+    assert trace.execute(suite, suite.job("late"), ["order_id=3000000001"]) == 0
+    assert "brought by batch 0" in part(capsys.readouterr().out, "silver.late")
 
 
 def test_a_masked_value_is_hidden(house):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from microbatch.commands import docs, plan, preview
 from microbatch.errors import ConfigError, MicrobatchError, SourceUnavailable
-from tests.orders import ORDERS_CONF, ORDERS_RULES, ORDERS_TRANSFORM, order
+from tests.orders import ORDERS_CONF, ORDERS_JOB, ORDERS_RULES, ORDERS_TRANSFORM, order
 
 pytestmark = pytest.mark.slow  # whole runs of the engine, or processes of their own
 
@@ -126,6 +127,133 @@ def test_preview_hides_masked_columns(orders, capsys):
     assert "***" in out
     assert "77.77" not in out
     assert "88.88" not in out
+
+
+def masked(orders, columns: str = "amount", more: str = "") -> None:
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace('/orders"}', f'/orders", mask: [{columns}]{more}}}'))
+
+
+def test_preview_hides_a_masked_column_and_what_is_made_of_it_in_a_flow_that_reads_a_table(orders, capsys):
+    masked(orders)
+    orders.land("orders", order(1, "7.25"), order(2, "8888.25"), order(3, "-9.25"))
+    orders.run("orders", flows=["ingest"])
+    out = said(capsys, orders, preview, "refine")
+    assert "2 would come out, 1 would leave" in out
+    assert "amount must be greater than 0, found ***" in out
+    assert "amount must be at most 1000, found ***" in out
+    for value in ("7.25", "725", "8888.25", "888825", "9.25"):
+        assert value not in out
+
+
+def test_preview_hides_a_masked_column_whatever_its_case(orders, capsys):
+    masked(orders, "AMOUNT")
+    orders.write(
+        "transforms/orders.py",
+        ORDERS_TRANSFORM.replace("return orders.", "return orders.select('*').").replace(
+            '"cents", (F.col("amount") * 100).cast("bigint")', '"Amount", F.col("amount")'
+        ),
+    )
+    orders.land("orders", order(1, "7.25"), {**order(2, "-9.25"), "aMount": "6.25"})
+    ingest = said(capsys, orders, preview, "ingest")
+    orders.run("orders", flows=["ingest"])
+    refine = said(capsys, orders, preview, "refine")
+    assert "1 would come out, 1 would leave" in refine
+    for value in ("7.25", "9.25", "6.25"):
+        assert value not in ingest + refine
+
+
+def test_preview_shows_no_text_that_did_not_parse_where_a_column_is_masked(orders, capsys):
+    masked(orders)
+    orders.land(
+        "orders", '{"order_id": "x", "Amount": "88.25"}', '{"order_id": 2, "amount": "77.25", "amount": "66.25"}'
+    )
+    file = Path(orders.storage["landing"]) / "orders" / "bytes.json"
+    file.write_bytes(b'{"order_id": 3, "amount": "55.25", "updated_at": "\xff"}\n')
+    out = said(capsys, orders, preview, "ingest")
+    assert "3 would leave" in out
+    assert out.count("masked: amount") == 3
+    for value in ("88.25", "77.25", "66.25", "base64"):
+        assert value not in out
+
+
+def test_preview_hides_a_masked_column_under_the_name_a_transform_gives_it_and_in_the_flows_behind(orders, capsys):
+    masked(orders)
+    job = """
+from microbatch import Append, Flow, Job, Source
+from transforms import orders
+
+JOB = Job(
+    Flow("ingest", reads=Source("orders", schema="order_id BIGINT, amount DECIMAL(10,2), updated_at TIMESTAMP"),
+         transform=orders.renamed, expects="price", writes=Append("bronze.orders")),
+    Flow("refine", reads="bronze.orders", transform=orders.told, expects="orders", writes=Append("silver.orders")),
+)
+"""
+    transforms = """
+from pyspark.sql import functions as F
+
+
+def renamed(orders):
+    return orders.withColumnRenamed("amount", "price")
+
+
+def told(orders):
+    return orders.withColumn("note", F.concat(F.lit("paid "), F.col("price")))
+"""
+    orders.write("jobs/orders.py", job)
+    orders.write("transforms/orders.py", transforms)
+    rule = "name: price\nexpectations:\n  - {type: expect_column_values_to_be_between, kwargs: {column: price, min_value: 0}}\n"
+    orders.write("expectations/orders/price.yml", rule)
+    orders.write(
+        "expectations/orders/orders.yml",
+        "name: orders\nexpectations:\n  - {type: expect_column_values_to_match_regex, kwargs: {column: note, regex: seven}}\n",
+    )
+    orders.land("orders", order(1, "7.25"), order(2, "-9.25"), order(3, "8.25"))
+    ingest = said(capsys, orders, preview, "ingest")
+    assert "price must be at least 0, found ***" in ingest
+    orders.run("orders", flows=["ingest"])
+    refine = said(capsys, orders, preview, "refine")
+    assert "note must match regex seven, found ***" in refine
+    for value in ("7.25", "9.25", "8.25"):
+        assert value not in ingest + refine
+
+
+def test_preview_hides_what_was_observed_of_a_masked_column_over_the_batch(orders, capsys):
+    masked(orders)
+    orders.write("jobs/orders.py", ORDERS_JOB.replace('writes=Append("bronze', 'expects="most", writes=Append("bronze'))
+    orders.write(
+        "expectations/orders/most.yml",
+        "name: most\nexpectations:\n  - {type: expect_column_max_to_be_between, kwargs: {column: amount, max_value: 1}}\n",
+    )
+    orders.land("orders", order(1, "7.25"))
+    out = said(capsys, orders, preview, "ingest")
+    assert "would stop: " in out
+    assert "observed ***" in out
+    assert "7.25" not in out
+
+
+def test_preview_hides_fields_that_were_rescued_where_a_column_is_masked(orders, capsys):
+    masked(orders, "email", ", unknown_fields: rescue")
+    orders.land("orders", {**order(1), "email": "zoe@example.org"})
+    out = said(capsys, orders, preview, "ingest")
+    assert "1 would come out" in out
+    assert "zoe@" not in out
+
+
+def test_preview_does_not_quote_the_masked_value_that_a_transform_failed_on(orders):
+    masked(orders)
+    orders.write("jobs/orders.py", ORDERS_JOB.replace("amount DECIMAL(10,2)", "amount STRING"))
+    orders.write("transforms/orders.py", ORDERS_TRANSFORM.replace('(F.col("amount") * 100)', 'F.col("amount")'))
+    orders.write(
+        "expectations/orders/orders.yml",
+        "name: orders\nexpectations:\n  - {type: expect_column_values_to_not_be_null, kwargs: {column: order_id}}\n",
+    )
+    orders.land("orders", order(1, "seven"))
+    orders.run("orders", flows=["ingest"])
+    suite = orders.suite()
+    job = suite.job("orders")
+    with pytest.raises(MicrobatchError, match="CAST_INVALID_INPUT; the rest is not shown") as caught:
+        preview.execute(suite, job, job.flow("refine"))
+    assert "seven" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_preview_of_a_table_that_is_not_there_says_what_to_run_first(orders):

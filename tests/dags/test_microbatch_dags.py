@@ -134,6 +134,79 @@ def test_a_task_a_flow_where_conf_says_so_in_the_order_of_the_tables_and_one_at_
     assert dag["tasks"]["refine_sales"]["command"][-2:] == ["--flow", "refine_sales"]
 
 
+CONSTANTS = '''"""Orders, with their tables as constants."""
+from microbatch import Append, Flow, Job, Snapshot, Source, Upsert
+
+ORDERS, SHOPS = Source("orders", schema="id BIGINT"), "bronze.shops"
+LINES = Source("lines", schema="id BIGINT")
+BRONZE: str = "bronze.orders"
+SAME = BRONZE
+SILVER = Upsert("silver.orders", keys=["id"])
+DIMENSION = Snapshot(table="bronze.lines")
+SNAPSHOTS = {"lines": DIMENSION}
+NAME = "refine"
+JOB = Job(
+    Flow(NAME, reads=SAME, snapshots=SNAPSHOTS, writes=SILVER),
+    Flow("take", reads=LINES, writes=Append(BRONZE)),
+    Flow("take_lines", LINES, Append(table="bronze.lines")),
+    Flow("count", reads="silver.orders", snapshots={"orders": BRONZE}, writes=Append("gold.orders")),
+)
+'''
+FLOWS = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, DAGS)
+from microbatch_dags import flows_of
+
+found = {}
+for file in map(Path, sys.argv[1:]):
+    try:
+        found[file.name] = flows_of(file)
+    except ValueError as error:
+        found[file.name] = str(error)
+print(json.dumps(found))
+""".replace("DAGS", repr(str(HERE / "dags")))
+NOT_WRITTEN_OUT = {
+    "imported.py": ('BRONZE: str = "bronze.orders"', "from transforms.tables import BRONZE", 13, "what it reads"),
+    "computed.py": ('"bronze.orders"', 'f"{SHOPS}_2"', 13, "what it reads"),
+    "twice.py": ("SAME = BRONZE", "SAME = BRONZE; SAME = SHOPS", 13, "what it reads"),
+    "one_of_two.py": ("SAME = BRONZE", "if BRONZE: SAME = BRONZE", 13, "what it reads"),
+    "another_source.py": ("reads=LINES", "reads=ORDERS", 14, "what it reads"),
+    "made_snapshots.py": ("snapshots=SNAPSHOTS", "snapshots=dict(SNAPSHOTS)", 13, "its snapshots"),
+    "more_snapshots.py": ('{"orders": BRONZE}', "{**SNAPSHOTS}", 16, "the table of each snapshot"),
+    "made_name.py": ('NAME = "refine"', "NAME = str(1)", 13, "the flow's name"),
+    "made_table.py": ("Append(BRONZE)", "Append(str(BRONZE))", 14, "the table it writes"),
+}
+
+
+def test_the_order_of_flows_follows_the_constants_of_the_file(airflow, tmp_path):
+    (tmp_path / "orders.py").write_text(CONSTANTS)
+    done = airflow("-c", FLOWS, str(tmp_path / "orders.py"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "orders.py": {"refine": ["take", "take_lines"], "take": [], "take_lines": [], "count": ["refine", "take"]}
+    }
+
+
+def test_a_table_that_cannot_be_read_from_the_text_is_named_with_its_line_instead_of_an_edge_being_lost(
+    airflow, tmp_path
+):
+    for name, (old, new, _, _) in NOT_WRITTEN_OUT.items():
+        assert old in CONSTANTS, "the edit must change something"
+        (tmp_path / name).write_text(CONSTANTS.replace(old, new, 1))
+    (tmp_path / "aliased.py").write_text("from microbatch import Flow as F\nF('take')\n")
+    done = airflow("-c", FLOWS, *(str(tmp_path / name) for name in (*NOT_WRITTEN_OUT, "aliased.py")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name, (_, _, line, what) in NOT_WRITTEN_OUT.items():
+        assert found[name] == (
+            f"jobs/{name}:{line}: `tasks: flow` reads this file without running it, and finds {what} neither as a literal "
+            "nor as a constant assigned once in this file; write it out, or write `tasks: job` in conf"
+        )
+    assert "jobs/aliased.py: `tasks: flow` needs each Flow(...) written out here" in found["aliased.py"]
+
+
 def test_an_environment_s_overlay_counts(airflow, edited):
     root = edited()
     (Path(root) / "conf" / "night").mkdir()
@@ -147,6 +220,71 @@ def test_an_environment_s_overlay_counts(airflow, edited):
 def test_a_job_without_a_schedule_has_no_dag(airflow, edited):
     root = edited("conf/base/daily_sales.yml", "schedule:", "#schedule:")
     assert list(looked_at(airflow, MICROBATCH_SUITE=root)["dags"]) == ["web_shop_pipeline"]
+
+
+MISTAKES = {
+    "many_retries": ("conf/base/{}.yml", "retries: 3", "retries: many", "'many'"),
+    "no_yaml": ("conf/base/{}.yml", "schedule:", "schedule: [", "conf/base/no_yaml.yml: is not YAML"),
+    "no_schedule": ("conf/base/{}.yml", "schedule:", "schedule: nightly #", "schedule: must be keys with values"),
+    "no_cron": ("conf/base/{}.yml", "0 2 * * *", "0 26 * * *", "'0 26 * * *' is no cron expression"),
+    "no_zone": ("conf/base/{}.yml", "timezone: UTC", "timezone: Europe/Bern", "'Europe/Bern' is no time zone"),
+    "not_set": ("conf/base/{}.yml", "0 2 * * *", "${env:NOBODY_SET_IT}", "NOBODY_SET_IT is not set for Airflow"),
+    "number_as_owner": ("conf/base/{}.yml", "owner: data-team", "owner: 5", "owner: 5 must be text"),
+    "a name with blanks": ("conf/base/{}.yml", "owner", "owner", "a name with blanks"),
+    "a_circle": (
+        "jobs/{}.py",
+        "reads=ORDER_LINES",
+        'reads="gold.daily_sales"',
+        "AirflowDagCycleException",
+    ),
+    "no_python": ("jobs/{}.py", "JOB = Job(", "JOB = = Job(", "(no_python.py, line "),
+}
+
+
+@pytest.fixture
+def mistaken(edited) -> str:
+    """The suite with further jobs, each like `daily_sales` but for one mistake: its path."""
+    root = Path(edited())
+    for job, (mistaken_file, old, new, _) in MISTAKES.items():
+        for file in ("jobs/{}.py", "conf/base/{}.yml"):
+            text = (root / file.format("daily_sales")).read_text()
+            assert file != mistaken_file or old in text, "the edit must change something"
+            text = text.replace("retry_delay_m: 5}", "retry_delay_m: 5, tasks: flow}")
+            (root / file.format(job)).write_text(text.replace(old, new) if file == mistaken_file else text)
+    return str(root)
+
+
+def test_a_mistake_in_one_job_leaves_the_dags_of_the_others_and_stands_in_its_own_job_s_place(airflow, mistaken):
+    def listed(*command: str) -> list[dict]:
+        done = airflow("-m", "airflow", "dags", *command, "--output", "json", MICROBATCH_SUITE=mistaken)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    taken = airflow("-m", "airflow", "dags", "reserialize", MICROBATCH_SUITE=mistaken)
+    assert taken.returncode == 0, taken.stderr[-3000:]
+    assert listed("list-import-errors") == []
+    here = {f"{job.replace(' ', '_')}_pipeline" for job in ("daily_sales", "web_shop", *MISTAKES)}
+    assert here <= {dag["dag_id"] for dag in listed("list")}
+    for job, (*_, told) in MISTAKES.items():
+        said = re.search(rf"no DAG can be made of job {job}: .*", taken.stdout + taken.stderr)
+        assert said is not None, job
+        assert told in said[0]
+        assert f"`microbatch plan {job}` lists every mistake" in said[0]
+    times = {job: listed("details", f"{job}_pipeline")[0]["timetable_summary"] for job in ("many_retries", "no_cron")}
+    assert times == {"many_retries": "0 2 * * *", "no_cron": "0 0 * * *"}
+
+
+def test_the_task_of_a_job_with_a_mistake_fails_with_the_sentence(airflow, suite, tmp_path):
+    conf = tmp_path / "conf"
+    shutil.copytree(suite / "conf", conf)
+    broken = tmp_path / "jobs" / "many_retries.py"
+    shutil.copytree(suite / "jobs", broken.parent)
+    shutil.copy(broken.parent / "daily_sales.py", broken)
+    (conf / "base/many_retries.yml").write_text('schedule: {cron: "0 3 * * *", retries: many}\n')
+    done = airflow("-m", "airflow", "dags", "test", "many_retries_pipeline", MICROBATCH_SUITE=str(tmp_path))
+    text = done.stdout + done.stderr
+    assert "AirflowFailException: no DAG can be made of job many_retries: invalid literal for int()" in text
+    assert re.search(r"state[:=]failed", text)
 
 
 def test_under_spark_submit_the_task_starts_run_py_with_the_options_that_airflow_s_environment_names(airflow, suite):
