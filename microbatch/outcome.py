@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
+HIDDEN = "***"  # what stands where a masked value was
+
 ONLY_THE_COMMIT_KNOWS = -1  # rows_written of an upsert, before its MERGE has said how many keys it changed
 
 

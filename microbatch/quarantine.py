@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from microbatch.outcome import HIDDEN
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MANY = 20_000  # letters of a batch that Spark writes instead of the driver: about 20 MB of text in the driver's memory
 TABLE = "ops.quarantine"
-HIDDEN = "***"  # what stands where a masked value was
 REASON = ("expectation", "column", "severity", "message")
 
 
@@ -101,7 +101,8 @@ def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
         return text
     hidden = F.parse_json(F.lit(f'"{HIDDEN}"'))
     fields = F.from_json(text, "map<string,variant>")
-    masked = F.transform_values(fields, lambda name, value: F.when(name.isin(*mask), hidden).otherwise(value))
+    names = [name.lower() for name in mask]
+    masked = F.transform_values(fields, lambda name, value: F.when(F.lower(name).isin(names), hidden).otherwise(value))
     return F.to_json(masked, {"ignoreNullFields": "false"})
 
 

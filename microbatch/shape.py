@@ -121,9 +121,22 @@ def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tup
             problems += error.problems if job.name in wanted else []
         except _Unknown:
             continue  # its input has a mistake that is told already
+    problems += [] if problems else [each for name in jobs for each in _masks_nothing(suite.job(name), found)]
     if problems:
         raise ConfigError(*problems)
     return found
+
+
+def _masks_nothing(job: LoadedJob, found: Mapping[tuple[str, str], Shape]) -> Iterator[Problem]:
+    """A mask that names no column of its job hides nothing, and nobody would know."""
+    mine = [found[job.name, flow.name] for flow in job.flows if (job.name, flow.name) in found]
+    names = sorted({name for shape in mine for name in (*shape.input.fieldNames(), *shape.output.fieldNames())})
+    known = {name.lower() for name in names}
+    for source, conf in job.conf.sources.items():
+        for name in conf.mask:
+            if not {name.lower(), "_rescued"} & known and len(mine) == len(job.flows):  # what is rescued has any field
+                what = f"sources.{source}.mask names {name}, which is no column of the job{_nearest(name, names)}"
+                yield Problem(f"conf/base/{job.name}.yml", what)
 
 
 def written_by(flow: Flow, output: StructType) -> StructType:

@@ -7,7 +7,7 @@ import threading
 import pytest
 from chispa import assert_df_equality
 
-from microbatch.errors import ExpectationStopped, TransformBroken
+from microbatch.errors import ConfigError, ExpectationStopped, TransformBroken
 from microbatch.sink import small
 from microbatch.sink.tables import Table
 from microbatch.testing import STEPS, Bench
@@ -228,7 +228,7 @@ retry: {attempts: 0}
 
 def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(orders: Bench):
     conf = (orders.root / "conf/base/orders.yml").read_text()
-    orders.write("conf/base/orders.yml", conf.replace("format: json", "format: json, mask: [amount]"))
+    orders.write("conf/base/orders.yml", conf.replace("format: json", "format: json, mask: [AMOUNT]"))
     orders.land("orders", order(1, "-77.25"), '{"order_id": "x", "amount": "88.25"}', order(2))
     orders.run("orders")
     letters = orders.quarantine("orders").collect()
@@ -236,6 +236,16 @@ def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(o
     assert not [letter for letter in letters if "77.25" in str(letter) or "88.25" in str(letter)]
     (row,) = [letter for letter in letters if letter.kind == "row"]
     assert '"amount":"***"' in row.payload and '"order_id":1' in row.payload
+    stop = "{type: expect_column_max_to_be_between, kwargs: {column: amount, max_value: 50}, severity: critical}"
+    orders.write("expectations/orders/orders.yml", f"name: orders\nexpectations:\n  - {stop}\n")
+    orders.land("orders", order(3, "66.50"))
+    with pytest.raises(ExpectationStopped, match=r"observed \*\*\*") as stopped:
+        orders.run("orders")
+    assert "66.5" not in str(stopped.value)
+    orders.write("conf/base/orders.yml", conf.replace("format: json", "format: json, mask: [amuont]"))
+    what = "conf/base/orders.yml: sources.orders.mask names amuont, which is no column of the job; did you mean amount?"
+    with pytest.raises(ConfigError, match=what):
+        orders.run("orders")
 
 
 def test_a_run_leaves_no_thread_behind_that_waits_for_a_query_that_has_ended(orders: Bench):

@@ -15,7 +15,7 @@ from microbatch.checks.engine import Engine
 from microbatch.checks.graph import MetricId, Translated, validate
 from microbatch.checks.suite import Entry
 from microbatch.checks.wording import requirement
-from microbatch.outcome import Result
+from microbatch.outcome import HIDDEN, Result
 
 BITS = 64  # rules that fit into one long
 REASONS = "array<struct<expectation: string, column: string, severity: string, message: string>>"
@@ -51,13 +51,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation with its Columns. `scope` tells apart the same metric over different rows of the batch."""
+    """One expectation with its Columns.
+
+    Attributes:
+        scope: tells apart the same metric over different rows of the batch.
+        hidden: it looks at a masked column: what is observed there, a maximum say, is a value of some row.
+    """
 
     entry: Entry
     column: str
     made: Translated
     scope: str
     rule: Rule | None
+    hidden: bool
 
 
 def bit(index: int) -> Column:
@@ -200,7 +206,7 @@ class Plan:
             evaluated = int(found.get("element_count", values[rows] if rows else 0) or 0)
             unexpected = int(found.get("unexpected_count", found.get("observed_value")) or 0)
         elif found.get("observed_value") is not None:
-            observed = _text(found["observed_value"])
+            observed = HIDDEN if check.hidden else _text(found["observed_value"])
         return Result(
             entry.id, entry.type, check.column, entry.severity, bool(evr.success), evaluated, unexpected, observed
         )

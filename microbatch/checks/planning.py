@@ -152,7 +152,8 @@ class _Planner:
         scope = "all" if only is None else "kept"
         named = ",".join(str(name) for name in columns)
         rule = None if made.condition is None else self._rule(entry, columns, named, index)
-        return Check(entry, named, made, scope, rule)
+        hidden = not {str(name).lower() for name in columns}.isdisjoint(name.lower() for name in self.mask)
+        return Check(entry, named, made, scope, rule, hidden)
 
     def _rule(self, entry: Entry, columns: Sequence[str], named: str, index: int) -> Rule:
         mostly: Any = entry.kwargs.get("mostly")

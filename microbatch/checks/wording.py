@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from microbatch.checks.catalogue import SQL_RULE
 from microbatch.checks.predicate import predicate_of
+from microbatch.outcome import HIDDEN
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -54,7 +55,7 @@ def message(required: str, columns: Iterable[str], masked: Iterable[str]) -> Col
     for position, name in enumerate(names):
         label = "" if len(names) == 1 else f"{', ' if position else ''}{name} "
         text = F.substring(F.col(quoted(name)).cast("string"), 1, LONGEST_VALUE)
-        value = F.lit("***") if name.lower() in hidden else F.coalesce(text, F.lit("null"))
+        value = F.lit(HIDDEN) if name.lower() in hidden else F.coalesce(text, F.lit("null"))
         parts.append(F.concat(F.lit(label), value))
     return F.concat(*parts) if names else F.lit(required)
 

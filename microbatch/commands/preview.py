@@ -16,8 +16,7 @@ from microbatch.commands.sampling import Sample
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import BatchFailed, MicrobatchError, SnapshotUnavailable, SourceUnavailable
 from microbatch.job import Flow, snapshots_of, tables_read
-from microbatch.outcome import Result
-from microbatch.quarantine import HIDDEN
+from microbatch.outcome import HIDDEN
 from microbatch.retry import classify
 from microbatch.runner.columns import traced
 from microbatch.runner.flows import mask_of
@@ -132,7 +131,7 @@ def _said(
             f"would stop: {went_in:,} rows went into the transform and {total:,} came out; it must be row for row"
         )
     if sample.complete and total:
-        said += _of_the_table(plan, judged, hidden)
+        said += _of_the_table(plan, judged)
     if staying:
         warned = any(row["_reasons"] for row in staying)
         head = [*names, *(["warnings"] if warned else [])]
@@ -148,22 +147,14 @@ def _said(
     return said
 
 
-def _of_the_table(plan: Plan, judged: DataFrame, hidden: Hidden) -> list[str]:
+def _of_the_table(plan: Plan, judged: DataFrame) -> list[str]:
     """What the expectations say of the batch as a whole; only of a whole batch it means something."""
     found = judged.agg(*numbers).first() if (numbers := [*plan.metrics(), *plan.late()]) else None
     if found is None:
         return []
-    results = [_shown(result, hidden) for result in plan.results(found.asDict())]
+    results = plan.results(found.asDict())
     stops, warnings = plan.stops(results), plan.warnings(results)
     return [*[f"would stop: {sentence}" for sentence in stops], *[f"would warn: {sentence}" for sentence in warnings]]
-
-
-def _shown(result: Result, hidden: Hidden) -> Result:
-    """A result without what was observed in masked columns: a maximum is a value of one row."""
-    looked_at = {name.lower() for name in result.column.split(",")}
-    if result.observed is None or not looked_at & hidden.of_output:
-        return result
-    return replace(result, observed=HIDDEN)
 
 
 def _leaving(letters: Sequence[Any], sample: Sample, hidden: Collection[str]) -> list[str]:

@@ -14,8 +14,7 @@ from microbatch.config import LoadedJob, Suite
 from microbatch.config.names import hint
 from microbatch.errors import ConfigError, Problem
 from microbatch.job import Append, Flow, Source
-from microbatch.outcome import Outcome
-from microbatch.quarantine import HIDDEN
+from microbatch.outcome import HIDDEN, Outcome
 from microbatch.runner import columns
 from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of

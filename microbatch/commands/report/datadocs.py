@@ -20,7 +20,7 @@ from typing import Any
 from microbatch.checks import library
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted
-from microbatch.quarantine import HIDDEN
+from microbatch.outcome import HIDDEN
 from microbatch.runner.flows import mask_of
 from microbatch.sink import ops
 

@@ -11,7 +11,7 @@ from microbatch.checks.wording import columns_of, requirement
 from microbatch.commands.quarantine import Letters, laid_out
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
-from microbatch.quarantine import HIDDEN
+from microbatch.outcome import HIDDEN
 from microbatch.runner.flows import mask_of
 
 SAMPLES = 3  # of each reason
