@@ -196,6 +196,11 @@ def snapshots_of(flow: Flow) -> dict[str, Snapshot]:
     return {name: Snapshot(given) if isinstance(given, str) else given for name, given in flow.snapshots.items()}
 
 
+def never_null(flow: Flow) -> tuple[str, ...]:
+    """The columns of the target that hold no null: its keys, but those of a rewritten group, which may be null."""
+    return tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else ()
+
+
 def tables_read(flow: Flow) -> tuple[str, ...]:
     """The tables a flow reads: its streamed input first, where that is a table, then its snapshots."""
     streamed = (flow.reads,) if isinstance(flow.reads, str) else ()

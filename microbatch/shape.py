@@ -21,7 +21,7 @@ from pyspark.sql.types import BooleanType, StructField, StructType
 from microbatch import checks, empty
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, shortened
-from microbatch.job import Append, Flow, History, Source, snapshots_of
+from microbatch.job import Append, Flow, History, Source, never_null, snapshots_of
 from microbatch.sink.history import ADDED
 from microbatch.sink.tables import Table, columns_of
 from microbatch.sources.tables import CHANGE_COLUMNS
@@ -369,7 +369,7 @@ def plan_of(
     return checks.plan(
         job.expectations.get(flow.name),
         empty.frame(spark, output),
-        not_null=tuple(getattr(flow.writes, "keys", ())) if not flow.recompute_by else (),
+        not_null=never_null(flow),
         only_keys_when=getattr(flow.writes, "delete_when", None),
         mask=mask,
     )

@@ -6,16 +6,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from microbatch.checks.engine import Engine
-from microbatch.checks.graph import MetricId, Translated, validate
 from microbatch.checks.suite import Entry
 from microbatch.checks.wording import requirement
 from microbatch.outcome import HIDDEN, Result
+
+if TYPE_CHECKING:
+    from microbatch.checks.engine import Engine
+    from microbatch.checks.graph import MetricId, Translated
 
 BITS = 64  # rules that fit into one long
 REASONS = "array<struct<expectation: string, column: string, severity: string, message: string>>"
@@ -77,9 +79,13 @@ def _flag(index: int) -> int:
 
 
 class Plan:
-    """What one flow expects of each of its batches. Built once a run; its Columns belong to no session and no frame."""
+    """What one flow expects of each of its batches. Built once a run; its Columns belong to no session and no frame.
 
-    def __init__(self, engine: Engine, checks: Sequence[Check]) -> None:
+    Args:
+        engine: None where there is nothing to check: then Great Expectations is not imported.
+    """
+
+    def __init__(self, engine: Engine | None, checks: Sequence[Check]) -> None:
         self._engine, self._checks = engine, tuple(checks)
         self.rules = tuple(check.rule for check in checks if check.rule is not None)
         self.mask_columns = tuple(f"{MASK}{number}" for number in range(max(1, -(-len(self.rules) // BITS))))
@@ -148,9 +154,14 @@ class Plan:
         Args:
             values: what `metrics` and `late` gave, by name.
         """
+        if self._engine is None:
+            return []
+        engine = self._engine
+        from microbatch.checks.graph import validate
+
         found = {key: values[name] for key, name in self._names.items()}
         return [
-            validate(self._engine, check.made, {m: found[m, check.scope] for m in check.made.numbers})
+            validate(engine, check.made, {m: found[m, check.scope] for m in check.made.numbers})
             for check in self._checks
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import textwrap
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from microbatch.errors import ConfigError, MicrobatchError, Problem, redacted
 from microbatch.job import Append, Flow, Source, Target, snapshots_of
 from microbatch.runner.handshake import Standing, shake
 from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
+from microbatch.runner.starting import start
 from microbatch.sources import Advising
 from microbatch.sources.tables import TableInput
 
@@ -55,17 +55,9 @@ def shaped(suite: Suite, job: LoadedJob, *others: str) -> tuple[SparkSession, Sh
     Raises:
         ConfigError: with every mistake in the job, or naming the job whose mistake hides the shape of a table it reads.
     """
-    from microbatch import checks, session
-
-    warming = threading.Thread(target=checks.warm, daemon=True)
-    warming.start()
     # Spark makes the folder of its own warehouse at the start, in the working directory unless said otherwise.
     nowhere = {"spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), f"microbatch-{os.getuid()}-no-warehouse")}
-    spark = session.start(f"microbatch {job.name}", {**nowhere, **suite.spark_conf})
-    warming.join()
-    from microbatch.shape import shapes
-
-    found = shapes(spark, suite, (job.name, *others))
+    spark, found = start(suite, (job.name, *others), {**nowhere, **suite.spark_conf})
     hidden = [
         Problem(
             f"jobs/{job.name}.py flow {flow.name}",

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from microbatch import session
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import MicrobatchError, redacted
 from microbatch.job import Flow
 from microbatch.observers import Observer
 from microbatch.outcome import Outcome
 from microbatch.retry import with_back_off
+from microbatch.runner import starting
 from microbatch.runner.accept import Accept, start_anew
 from microbatch.runner.flows import CHANGES, stream, work_of
 from microbatch.runner.handshake import Standing, remember_input, shake
@@ -61,23 +61,16 @@ class Run:
         self.observer.says(redacted(line, self.suite.secrets))
 
     def ready(self) -> SparkSession:
-        """The session, and the shape of every flow; Great Expectations is imported while the JVM starts."""
+        """The session, and the shape of every flow."""
         with self.starting:
             if self.spark is None:
                 self.spark = self._start()
             return self.spark
 
     def _start(self) -> SparkSession:
-        from microbatch import checks
-
-        warming = threading.Thread(target=checks.warm, daemon=True)
-        warming.start()
         self.observer.says("starting Spark")
-        spark = session.start(f"microbatch {' '.join(self.jobs)}", self.suite.spark_conf, little=self.is_little())
-        warming.join()
-        from microbatch.shape import shapes
-
-        self.shapes = shapes(spark, self.suite, self.jobs)
+        little = self.is_little()
+        spark, self.shapes = starting.start(self.suite, self.jobs, self.suite.spark_conf, little=little, to_run=True)
         self.watch.spark_is_ready(spark, self.shapes)
         return spark
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema, field_validator, model_validator
 
@@ -42,6 +42,8 @@ class PostgresConf(SourceConf):
         settle_s: seconds for which a row must have been there before it is read.
         publication, slot: their names on the server; made where missing. None: `microbatch_<job>_<source>`.
     """
+
+    in_python: ClassVar[bool] = True
 
     kind: Literal["postgres"]
     connection: Text

@@ -26,6 +26,9 @@ class SourceConf(Strict):
     look_s: ClassVar[float] = 1.0
     """How often a run that goes on asks it whether something is new [s]."""
 
+    in_python: ClassVar[bool] = False
+    """Whether Spark asks Python processes for its rows."""
+
     kind: str
     frequency: Words | None = None
     volume: Words | None = None

@@ -1,0 +1,66 @@
+"""The session and the shape of every flow, with what takes long by itself done beside what takes long in Java."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from microbatch import session
+from microbatch.config import Suite
+from microbatch.job import Source, never_null
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from microbatch.shape import Shape
+
+    Shapes = dict[tuple[str, str], Shape]
+
+
+def start(
+    suite: Suite, jobs: tuple[str, ...], conf: Mapping[str, str], *, little: bool = False, to_run: bool = False
+) -> tuple[SparkSession, Shapes]:
+    """The session for these jobs, and the shapes of their flows.
+
+    Great Expectations is imported while Java starts, where anything is to be checked. The Python processes that Spark asks about
+    a data source start while the shapes are made: a second and a half of the first batch of such a source.
+
+    Args:
+        conf: settings of Spark.
+        little: see `session.start`.
+        to_run: sources will be read, too.
+
+    Raises:
+        ConfigError: with every mistake in the flows; or Java, the jars or a setting is missing.
+    """
+    flows = [(suite.job(name), flow) for name in jobs for flow in suite.job(name).flows]
+    from microbatch import checks
+
+    checked = any(checks.needed(job.expectations.get(flow.name), never_null(flow)) for job, flow in flows)
+    with _beside(checks.warm if checked else None):
+        spark = session.start(f"microbatch {' '.join(jobs)}", conf, little=little)
+    kinds = {job.conf.sources[flow.reads.name].in_python for job, flow in flows if isinstance(flow.reads, Source)}
+    from microbatch.shape import shapes
+
+    with _beside((lambda: _warm(spark)) if to_run and True in kinds else None):
+        return spark, shapes(spark, suite, jobs)
+
+
+def _warm(spark: SparkSession) -> None:
+    from microbatch.sources.postgres import datasource
+
+    datasource.warm(spark)
+
+
+@contextmanager
+def _beside(work: Callable[[], None] | None) -> Iterator[None]:
+    """Let a thread do something while the block runs, and wait for it."""
+    if work is None:
+        yield
+        return
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield
+    thread.join()
