@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from microbatch import session
@@ -24,8 +24,8 @@ def start(
 ) -> tuple[SparkSession, Shapes]:
     """The session for these jobs, and the shapes of their flows.
 
-    Great Expectations is imported while Java starts, where anything is to be checked. The Python processes that Spark asks about
-    a data source start while the shapes are made: a second and a half of the first batch of such a source.
+    Great Expectations, or else pandas, is imported while Java starts; the Python processes of a source that has such start while
+    shapes are made and the first query starts.
 
     Args:
         conf: settings of Spark.
@@ -39,27 +39,34 @@ def start(
     from microbatch import checks
 
     checked = any(checks.needed(job.expectations.get(flow.name), never_null(flow)) for job, flow in flows)
-    with _beside(checks.warm if checked else None):
+    with _beside(checks.warm if checked else _arrow):
         spark = session.start(f"microbatch {' '.join(jobs)}", conf, little=little)
     kinds = {job.conf.sources[flow.reads.name].in_python for job, flow in flows if isinstance(flow.reads, Source)}
+    if to_run and True in kinds:
+        threading.Thread(target=_warm, args=(spark,), daemon=True).start()  # nobody waits for it
     from microbatch.shape import shapes
 
-    with _beside((lambda: _warm(spark)) if to_run and True in kinds else None):
-        return spark, shapes(spark, suite, jobs)
+    return spark, shapes(spark, suite, jobs)
+
+
+def _arrow() -> None:
+    import pyarrow
+
+    pyarrow.array(
+        []
+    )  # the first one imports pandas, as Great Expectations does: 0.3 s that the first ledger row would wait
 
 
 def _warm(spark: SparkSession) -> None:
     from microbatch.sources.postgres import datasource
 
-    datasource.warm(spark)
+    with suppress(Exception):  # what is wrong here is wrong for the source itself, whose query says it
+        datasource.warm(spark)
 
 
 @contextmanager
-def _beside(work: Callable[[], None] | None) -> Iterator[None]:
+def _beside(work: Callable[[], None]) -> Iterator[None]:
     """Let a thread do something while the block runs, and wait for it."""
-    if work is None:
-        yield
-        return
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield

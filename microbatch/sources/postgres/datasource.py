@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Offset = dict[str, Any]
 Result = TypeVar("Result")
+_WARMED: set[str] = set()  # applications whose processes run already
 
 
 class Part(InputPartition):
@@ -116,7 +117,7 @@ def stream(spark: SparkSession, name: str, reading: Reading, schema: StructType)
 
 
 class Nothing(DataSource):
-    """A source without rows."""
+    """A source without rows, in one part."""
 
     @classmethod
     def name(cls) -> str:
@@ -131,16 +132,28 @@ class Nothing(DataSource):
 
 class _NoRows(DataSourceReader):
     def partitions(self) -> Sequence[InputPartition]:
-        return []
+        return [InputPartition(0)]
 
     def read(self, partition: InputPartition) -> Iterator[tuple[int]]:
+        import adbc_driver_postgresql  # noqa: F401  the process stays, and the first part of a batch finds it imported
+
+        import microbatch.sources.postgres.values  # noqa: F401
+
         return iter(())
 
 
 def warm(spark: SparkSession) -> None:
-    """Start the processes that Spark asks about a source: they stay, and answer the first question 1.5 s sooner. No job."""
+    """Start the processes that Spark asks about a source and reads it with; they stay. One Spark job, of no rows.
+
+    While the first query starts, which waits for a process of its own: a million rows are in their table 2 s sooner (17.4 s to
+    15.2, the whole command).
+    """
+    application = spark.sparkContext.applicationId
+    if application in _WARMED:
+        return
+    _WARMED.add(application)
     spark.dataSource.register(Nothing)
-    spark.read.format(Nothing.name()).load()._jdf.queryExecution().executedPlan()
+    spark.read.format(Nothing.name()).load().collect()
 
 
 @contextmanager
