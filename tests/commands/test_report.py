@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from microbatch.commands.report.gather import gather
+from microbatch.config import load
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
 from tests.browser import opened
+from tests.commands.conftest import ago
 
 SCRIPT = '<script>document.title = "broken in"</script><img src="http://127.0.0.1:9/x" onerror="alert(1)">'
 RULE = ("expect_column_values_to_be_between", "amount")
@@ -197,6 +200,16 @@ def test_secrets_are_taken_out(house, monkeypatch):
     house.letter("a1", '{"order_id": "s3cr3t-t0ken"}')
     house.ran("bad", error="cannot reach s3cr3t-t0ken")
     assert "s3cr3t" not in reported(house).read_text()
+
+
+def test_a_rewind_is_not_taken_for_the_last_run(house):
+    house.ran("run-1", hours_ago=2)
+    rewound = {"job": "orders", "run_id": "rewind:1", "started_at": ago(1), "finished_at": ago(1), "status": "rewound"}
+    ops.append(house.warehouse, "runs", [rewound])
+    suite = load(house.root)
+    found = gather(suite, suite.job("orders"), datetime.now(timezone.utc))
+    assert found.last_run is not None and found.last_run["run_id"] == "run-1"
+    assert len(found.runs) == 2
 
 
 def test_a_suite_that_never_ran_has_a_page_too(house):

@@ -89,7 +89,7 @@ def gather(suite: Suite, job: LoadedJob, now: datetime) -> JobFound:
     ledger = sorted(ops.rows(warehouse, "batches", mine, only=LEDGER), key=lambda batch: batch["started_at"])
     runs = sorted(ops.rows(warehouse, "runs", mine), key=lambda run: run["started_at"])
     found = standings(suite, job, now)
-    last = runs[-1] if runs else None
+    last = next((run for run in reversed(runs) if run["status"] != "rewound"), None)  # a rewind is no run
     of_last = [each for each in found if last and each.last_run_id == last["run_id"]]
     watched = {flow.name for flow in awaited(job)}
     ages = [each.freshness_h for each in found if each.flow in watched and each.freshness_h is not None]
