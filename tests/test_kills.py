@@ -76,9 +76,9 @@ def test_a_job_that_is_killed_again_and_again_ends_in_the_tables_of_its_twin(spa
 
 
 def test_kills_at_random_moments_lose_and_double_nothing(spark: SparkSession, tmp_path: Path):
-    """The soak's short form; its seed is in what it raises, and `python -m tests.soak --kills 10 --seed N` has it again."""
+    """The soak's short form; its seed is in what it raises, and `python -m tests.soak --kills 6 --seed N` has it again."""
     killed, twin = soak.Warm(tmp_path / "killed", measured=True), soak.Warm(tmp_path / "twin")
-    soak.soak(killed, twin, kills=10, seed=random.SystemRandom().randrange(10**6))
+    soak.soak(killed, twin, kills=6, seed=random.SystemRandom().randrange(10**6))
 
 
 @pytest.mark.parametrize(("first", "most_rows"), [(1, small.MOST_ROWS), (3, -1)], ids=["by delta-rs", "by Spark"])

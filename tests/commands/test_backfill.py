@@ -201,7 +201,7 @@ def statuses(bench: Bench) -> dict[int, str]:
     return {json.loads(letter.payload)["order_id"]: letter.status for letter in letters}
 
 
-STEPS = ("letters copy", "target copy", "target again", "checkpoint again")
+STEPS = ("letters copy", "target again", "checkpoint again")
 
 
 @pytest.mark.parametrize("step", STEPS)
