@@ -26,7 +26,7 @@ def test_subjects_take_turns_and_the_first_round_does_not_count():
         return lambda number: order.append((name, number)) or Sample(wall + number)
 
     turns = interleave({"S": subject("S", 1), "B1": subject("B1", 2)}, rounds=3)
-    assert order == [("S", 0), ("B1", 0), ("B1", 1), ("S", 1), ("S", 2), ("B1", 2)]
+    assert order == [("B1", 0), ("S", 0), ("S", 1), ("B1", 1), ("S", 2), ("B1", 2)]
     assert [sample.wall for sample in turns["S"]] == [2, 3]
     assert ratio(turns, "S", "B1") == pytest.approx(2.5 / 3.5)
 
