@@ -78,6 +78,7 @@ def test_the_newest_version_of_a_key_wins_in_whatever_order_versions_come(orders
     assert_df_equality(orders.read("silver.orders").select("order_id", "cents"), expected, ignore_row_order=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", STEPS[2:])
 def test_a_crash_anywhere_neither_loses_nor_repeats_a_row(orders: Bench, before):
     records = [order(1, "5.00"), order(1, "6.00", 1), order(2, "-1.00"), order(3), "{broken"]
@@ -95,6 +96,7 @@ def test_a_crash_anywhere_neither_loses_nor_repeats_a_row(orders: Bench, before)
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_rows", [0, 1000], ids=["by Spark", "by delta-rs"])
 @pytest.mark.parametrize("before", ["target", "ledger"])
 def test_a_crash_around_an_append_to_a_table_that_is_there_loses_and_repeats_nothing(
@@ -115,6 +117,7 @@ def test_a_crash_around_an_append_to_a_table_that_is_there_loses_and_repeats_not
     ]
 
 
+@pytest.mark.slow
 def test_letters_of_an_attempt_that_never_committed_are_replaced_by_the_next(orders: Bench):
     orders.land("orders", order(1, "-1.00"), order(2, "1.00"))
     orders.run("orders", flows=["ingest"])
@@ -226,6 +229,7 @@ retry: {attempts: 0}
 """
 
 
+@pytest.mark.slow
 def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(orders: Bench):
     conf = (orders.root / "conf/base/orders.yml").read_text()
     orders.write("conf/base/orders.yml", conf.replace("format: json", "format: json, mask: [AMOUNT]"))
@@ -248,6 +252,7 @@ def test_a_masked_column_is_hidden_in_every_letter_and_every_reason_of_the_job(o
         orders.run("orders")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_thread_behind_that_waits_for_a_query_that_has_ended(orders: Bench):
     def waiting() -> int:
         return sum("ClientServerConnection" in repr(getattr(each, "_target", "")) for each in threading.enumerate())

@@ -107,6 +107,7 @@ def test_who_lost_its_lease_is_told_and_ends_with_the_name_of_who_has_it(left: S
     assert b"another" in slept.file.read_bytes()  # what is another's is not let go
 
 
+@pytest.mark.slow
 def test_the_block_that_lost_its_lease_raises_at_its_end(folder: Stored):
     lost = threading.Event()
 

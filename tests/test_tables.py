@@ -234,6 +234,7 @@ JOB = Job(
 """
 
 
+@pytest.mark.slow
 def test_times_are_the_same_in_whatever_zone_the_process_is(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     bench.write("transforms/times.py", TIMES)
     bench.write("jobs/times.py", TIMES_JOB)

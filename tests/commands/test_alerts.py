@@ -353,6 +353,7 @@ def test_a_batch_that_was_stuck_for_more_than_a_day_is_told_when_it_ends(house, 
     assert "rows_quarantined is 3" in hook.received[0]["message"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_tells_of_a_flow_that_fails_as_long_as_it_fails_and_no_longer(house, hook):
     """The source's folder is away, comes, and goes again; the alert was on before the run that goes on began."""
     alerting(house, 'when: "failed > 0", severity: critical, notify: [ops]')
