@@ -75,7 +75,7 @@ def execute(
 
         lines = [step.run(plan.where, begin) for step in steps if not step.has_all_ahead]
         for name in jobs:
-            (place(checkpoints) / name / BACKFILL).unlink()
+            (place(checkpoints) / name / BACKFILL).unlink(missing_ok=True)  # killed here, some are gone already
     print(columns(("flow", "table", "read", "derived", "quarantined", "inserted", "updated", "deleted"), lines))
     if readers and not plan.downstream:
         names = ", ".join(f"{owner.name}.{each.name}" for owner, each in readers)

@@ -19,6 +19,7 @@ from microbatch.sink.tables import Table, outcome_of
 
 FILE = "__filename"  # pyarrow's name for the file a row was read from
 LOOKED_THROUGH = 20  # newest commits in which a row that is gone is looked for: each is a read of the table
+DOUBLE_DIGITS = 15  # digits of a decimal that a double holds whole
 Values = dict[str, Any]
 
 
@@ -151,7 +152,7 @@ class Origins:
             condition = pc.scalar(True)
             for name, value in self.wanted.items():
                 kind, column = data.schema.field(name).type, pc.field(name)
-                if pa.types.is_decimal(kind):
+                if pa.types.is_decimal(kind) and kind.precision > DOUBLE_DIGITS:
                     # The bounds of a file are doubles in Delta's log: of a long decimal they lie beside it, and by them the
                     # file would be passed over. They do not count for what is cast.
                     kind = pa.decimal256(76, kind.scale)

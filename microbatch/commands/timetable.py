@@ -19,13 +19,11 @@ from microbatch.errors import ConfigError, Problem
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _WEEK = (1, 2, 3, 4, 5, 6, 0)  # systemd's week begins on Monday
-_LARGEST = {"minute": 59, "hour": 23, "day": 31, "month": 12}
 _RANGES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 6)}
 _ELSEWHERE = re.compile(r"(?:(?P<all>\*)|(?P<first>\d+)-(?P<last>\d+))(?:/(?P<step>\d+))?|(?P<one>\d+)")
 _NAMES = re.compile(r"JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT", re.IGNORECASE)
-_OWN = re.compile(
-    r"[LRW#]", re.IGNORECASE
-)  # croniter's own: last, random and nth days, and the nearest that is worked on
+# croniter's own: last, random and nth days, and the nearest that is worked on.
+_OWN = re.compile(r"[LRW#]", re.IGNORECASE)
 _LOOKED_AT = 400  # times; more than a year of days
 
 
@@ -127,7 +125,7 @@ def _part(values: Sequence[int] | None, of: str) -> str:
     if values is None:
         return "*"
     steps = {later - earlier for earlier, later in pairwise(values)}
-    if len(values) > 2 and len(steps) == 1 and (step := steps.pop()) > 1 and values[-1] + step > _LARGEST[of]:
+    if len(values) > 2 and len(steps) == 1 and (step := steps.pop()) > 1 and values[-1] + step > _RANGES[of][1]:
         return f"{values[0]:02}/{step}"
     return ",".join(_runs([f"{value:02}" for value in values], [b - a == 1 for a, b in pairwise(values)]))
 
