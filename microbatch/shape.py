@@ -1,24 +1,22 @@
 """What shape rows have on their way, found by running each transform over empty frames: no data is read, no job runs.
 
-This is where a transform is refused that would drop, multiply or forget rows, by name and source file, before a batch runs.
+This is where a flow is refused whose columns, keys or rules do not fit, or whose transform does what none may (`row_for_row`).
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.types import BooleanType, StructField, StructType
 
-from microbatch import checks, empty
+from microbatch import checks, empty, row_for_row
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import ConfigError, Problem, shortened
 from microbatch.job import Append, Flow, History, Source, never_null, snapshots_of
@@ -27,60 +25,12 @@ from microbatch.sink.tables import Table, columns_of
 from microbatch.sources.tables import CHANGE_COLUMNS
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from microbatch.checks.judging import Plan
 
-INPUT = "__streamed_input"
-DROPS_OR_MULTIPLIES = {
-    "Filter": "drops rows (filter, where or dropna)",
-    "TypedFilter": "drops rows (filter)",
-    "Generate": "multiplies rows (explode)",
-    "Aggregate": "merges rows (groupBy or distinct)",
-    "Distinct": "merges rows (distinct)",
-    "Deduplicate": "merges rows (distinct or dropDuplicates)",
-    "DeduplicateWithinWatermark": "merges rows (dropDuplicatesWithinWatermark)",
-    "Union": "multiplies rows (union)",
-    "Intersect": "drops rows (intersect)",
-    "Except": "drops rows (exceptAll or subtract)",
-    "Sample": "drops rows (sample)",
-    "GlobalLimit": "drops rows (limit)",
-    "LocalLimit": "drops rows (limit)",
-    "Offset": "drops rows (offset)",
-    "Tail": "drops rows (tail)",
-    "Expand": "multiplies rows (cube or rollup)",
-    "LateralJoin": "can drop or multiply rows (lateral join)",
-    "MapInPandas": "can drop or multiply rows (mapInPandas)",
-    "MapInArrow": "can drop or multiply rows (mapInArrow)",
-    "FlatMapGroupsInPandas": "merges rows (applyInPandas)",
-    "FlatMapGroupsInArrow": "merges rows (applyInArrow)",
-    "ScriptTransformation": "can drop or multiply rows (transform by a script)",
-}
-# Spark takes a watermark out of the plan of a batch, so it is looked for in the function.
-KEEPS_STATE = ("withWatermark", "dropDuplicatesWithinWatermark")
-NOT_REPEATABLE = {
-    "Rand": "rand()",
-    "Randn": "randn()",
-    "RandStr": "randstr()",
-    "Uniform": "uniform()",
-    "Uuid": "uuid()",
-    "Shuffle": "shuffle()",
-    "CurrentTimestamp": "current_timestamp()",
-    "CurrentDate": "current_date()",
-    "CurrentTime": "current_time()",
-    "LocalTimestamp": "localtimestamp()",
-    "Now": "now()",
-    "UnixTimestampNow": "unix_timestamp() of now",
-    "MonotonicallyIncreasingID": "monotonically_increasing_id()",
-    "SparkPartitionID": "spark_partition_id()",
-    "NondeterministicUDF": "a nondeterministic UDF",
-    "InputFileName": "input_file_name()",
-    "InputFileBlockStart": "input_file_block_start()",
-    "InputFileBlockLength": "input_file_block_length()",
-}
 OWN_NAMES = re.compile(r"(?i)_row|_unparsed|_problem|_corrupt|_letter|_(failed|gx|mb)_.*")
 NOT_IN_A_NAME = frozenset(" ,;{}()\n\t=`")  # Delta Lake manual, "Column mapping": without it these are refused
-JOINS_KEEP = {("LeftOuter", 0), ("RightOuter", 1)}  # the join types that keep each row of their left, or right, side
 
 
 @dataclass(frozen=True)
@@ -193,7 +143,7 @@ def _output(
         frames[name] = empty.frame(spark, outputs[snapshot.table])
     source = f"transform {flow.transform.__name__}, {_file_of(flow.transform)}"
     try:
-        result = flow.transform(empty.frame(spark, wide).alias(INPUT), **frames)
+        result = flow.transform(empty.frame(spark, wide).alias(row_for_row.INPUT), **frames)
         if not hasattr(result, "_jdf"):
             raise TypeError(f"it gave {type(result).__name__}, not a DataFrame; is there a return?")
         columns = list(result.columns)
@@ -201,7 +151,10 @@ def _output(
         raise ConfigError(
             Problem(where, f"{source} line {_line_in(cause, flow.transform)}: {_first_line(cause)}")
         ) from cause
-    problems = [Problem(where, f"{source}: {what}") for what in (*_state(flow.transform), *_refusals(result, keeps))]
+    problems = [
+        Problem(where, f"{source}: {what}")
+        for what in (*row_for_row.state(flow.transform), *row_for_row.refusals(result, keeps))
+    ]
     if keeps and "_row" not in columns:
         lost = (
             "loses `_row`, the engine's copy of the input row; let columns it does not know pass "
@@ -215,83 +168,6 @@ def _output(
     if problems:
         raise ConfigError(*problems)
     return result.drop("_row").schema
-
-
-def _refusals(result: DataFrame, row_for_row: bool) -> Iterator[str]:
-    """What a transform does that it must not, out of Spark's own analysed plan."""
-    nodes = json.loads(result._jdf.queryExecution().analyzed().toJSON())
-    for name in sorted({NOT_REPEATABLE[name] for name in _expressions(nodes) & NOT_REPEATABLE.keys()}):
-        yield f"uses {name}: a batch that is run again would come out differently; take the value from the input"
-    if row_for_row:
-        tree, _ = _tree(nodes, 0)
-        yield from dict.fromkeys(_on_path(tree))
-
-
-def _state(function: Callable[..., Any]) -> Iterator[str]:
-    """What keeps state from batch to batch, in a transform or in what it calls of its own module."""
-    start = inspect.unwrap(function)
-    seen, waiting, used = {start}, [start], set[str]()
-    while waiting:
-        globals_ = getattr(waiting[-1], "__globals__", {})
-        names = _names(getattr(waiting.pop(), "__code__", None))
-        used |= names
-        called = {globals_[name] for name in names if inspect.isfunction(globals_.get(name))}
-        waiting += [each for each in called - seen if each.__module__ == start.__module__]
-        seen |= called
-    for name in KEEPS_STATE:
-        if name in used:
-            yield f"keeps state ({name}); a micro-batch is transformed by itself, and late rows are not dropped"
-
-
-def _names(code: CodeType | None) -> set[str]:
-    if code is None:
-        return set()
-    return set(code.co_names).union(*[_names(each) for each in code.co_consts if isinstance(each, CodeType)])
-
-
-def _expressions(part: Any) -> set[str]:
-    if isinstance(part, dict):
-        own = {part["class"].rsplit(".", 1)[-1].rstrip("$")} if isinstance(part.get("class"), str) else set()
-        if part.get("udfDeterministic") is False:
-            own.add("NondeterministicUDF")
-        return own.union(*[_expressions(value) for value in part.values()])
-    return set().union(*[_expressions(each) for each in part]) if isinstance(part, list) else set()
-
-
-def _tree(nodes: list[dict[str, Any]], at: int) -> tuple[tuple[dict[str, Any], list[Any]], int]:
-    """The plan's nodes come flat, parents first, each with the number of its children."""
-    node, children, next_ = nodes[at], [], at + 1
-    for _ in range(node["num-children"]):
-        child, next_ = _tree(nodes, next_)
-        children.append(child)
-    return (node, children), next_
-
-
-def _on_path(tree: tuple[dict[str, Any], list[Any]]) -> Iterator[str]:
-    """What the nodes between the streamed input and the result do to its rows; a snapshot's own nodes are its own affair."""
-    node, children = tree
-    name = node["class"].rsplit(".", 1)[-1]
-    sides = [number for number, child in enumerate(children) if _holds_input(child)]
-    if not sides:
-        return
-    if name in DROPS_OR_MULTIPLIES:
-        yield f"{DROPS_OR_MULTIPLIES[name]}; a transform is row for row, only a flow with recompute_by aggregates"
-    elif name == "Join":
-        kind = str(node["joinType"].get("object", node["joinType"])).rsplit(".", 1)[-1].rstrip("$")
-        if len(sides) > 1:
-            yield "joins the streamed input with itself"
-        elif (kind, sides[0]) not in JOINS_KEEP:
-            yield f"can drop rows ({_words(kind)} join); use a left join, and an expectation on what it must find"
-    for number in sides:
-        yield from _on_path(children[number])
-
-
-def _holds_input(tree: tuple[dict[str, Any], list[Any]]) -> bool:
-    node, children = tree
-    identifier = node.get("identifier")
-    return (isinstance(identifier, dict) and identifier.get("name") == INPUT) or any(
-        _holds_input(child) for child in children
-    )
 
 
 def _columns(spark: SparkSession, suite: Suite, where: str, flow: Flow, input_: StructType, output: StructType) -> None:
@@ -397,10 +273,6 @@ def _first_line(cause: BaseException) -> str:
     return shortened(
         next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__), 300
     )
-
-
-def _words(name: str) -> str:
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
 def _nearest(name: str, names: list[str]) -> str:
