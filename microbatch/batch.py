@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from microbatch import faults, quarantine
 from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
 from microbatch.job import History, Upsert, snapshots_of
-from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result
+from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result, masks
 from microbatch.sink import deletes, exact, history, ops, small, targets
 from microbatch.sink.tables import Table
 from microbatch.sink.tables import outcome_of as outcome_of_commit
@@ -246,7 +246,7 @@ def good(work: Work, judged: Judged) -> DataFrame:
 
 def _replaced(work: Work, kept: Kept) -> tuple[str, ...]:
     """The letters of earlier batches whose groups are made anew; whoever hides a key in them closes them himself."""
-    if kept.groups is None or set(work.flow.recompute_by) & set(work.mask):
+    if kept.groups is None or masks(work.mask, work.flow.recompute_by):
         return ()
     return quarantine.of_groups(origin_of(work, kept), kept.groups, work.flow.recompute_by)
 

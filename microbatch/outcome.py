@@ -7,9 +7,16 @@ crash gets its true ledger row after it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
 HIDDEN = "***"  # what stands where a masked value was
+
+
+def masks(mask: Iterable[str], columns: Iterable[str]) -> bool:
+    """Whether one of these columns is in the mask; names are told apart without their case, as Spark does it."""
+    return not {name.lower() for name in mask}.isdisjoint(name.lower() for name in columns)
+
 
 ONLY_THE_COMMIT_KNOWS = -1  # rows_written of an upsert, before its MERGE has said how many keys it changed
 

@@ -66,7 +66,7 @@ def shapes(spark: SparkSession, suite: Suite, jobs: tuple[str, ...]) -> dict[tup
             outputs[flow.writes.table] = written_by(flow, output)
             if job.name in wanted:
                 _columns(spark, suite, where, flow, input_, output)
-                found[job.name, flow.name] = Shape(input_, output, plan_of(spark, job, flow, output))
+                found[job.name, flow.name] = Shape(input_, output, plan_of(spark, job, flow, output, job.mask))
         except ConfigError as error:
             problems += error.problems if job.name in wanted else []
         except _Unknown:
@@ -229,19 +229,15 @@ def _against_table(suite: Suite, where: str, flow: Flow, output: StructType) -> 
         )
 
 
-def plan_of(
-    spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType, mask: Sequence[str] | None = None
-) -> Plan:
+def plan_of(spark: SparkSession, job: LoadedJob, flow: Flow, output: StructType, mask: Sequence[str]) -> Plan:
     """The expectations over the transformed rows of a flow.
 
     Args:
-        mask: columns whose values no message may show; None: those that the job's sources mask.
+        mask: columns whose values no message may show.
 
     Raises:
         ConfigError: with every expectation that cannot be held.
     """
-    if mask is None:
-        mask = tuple(name for conf in job.conf.sources.values() for name in conf.mask)
     return checks.plan(
         job.expectations.get(flow.name),
         empty.frame(spark, output),

@@ -17,6 +17,7 @@ from microbatch.checks.predicate import predicate_of
 from microbatch.checks.suite import Entry, ExpectationFile
 from microbatch.checks.wording import columns_of, message, requirement
 from microbatch.errors import ConfigError, Problem
+from microbatch.outcome import masks
 
 
 class Refused(Exception):
@@ -152,8 +153,7 @@ class _Planner:
         scope = "all" if only is None else "kept"
         named = ",".join(str(name) for name in columns)
         rule = None if made.condition is None else self._rule(entry, columns, named, index)
-        hidden = not {str(name).lower() for name in columns}.isdisjoint(name.lower() for name in self.mask)
-        return Check(entry, named, made, scope, rule, hidden)
+        return Check(entry, named, made, scope, rule, hidden=masks(self.mask, map(str, columns)))
 
     def _rule(self, entry: Entry, columns: Sequence[str], named: str, index: int) -> Rule:
         mostly: Any = entry.kwargs.get("mostly")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from microbatch.checks.catalogue import SQL_RULE
 from microbatch.checks.predicate import predicate_of
-from microbatch.outcome import HIDDEN
+from microbatch.outcome import HIDDEN, masks
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -45,17 +45,16 @@ def requirement(kind: str, kwargs: Mapping[str, Any]) -> str:
     return f"{subject} must {demand}{f' where {where}' if isinstance(where, str) else ''}"
 
 
-def message(required: str, columns: Iterable[str], masked: Iterable[str]) -> Column:
+def message(required: str, columns: Iterable[str], masked: Sequence[str]) -> Column:
     """The sentence with the values that were found in the row; `***` for those of masked columns."""
     from pyspark.sql import functions as F
 
-    hidden = {name.lower() for name in masked}
     names = tuple(columns)
     parts = [F.lit(f"{required}, found ")]
     for position, name in enumerate(names):
         label = "" if len(names) == 1 else f"{', ' if position else ''}{name} "
         text = F.substring(F.col(quoted(name)).cast("string"), 1, LONGEST_VALUE)
-        value = F.lit(HIDDEN) if name.lower() in hidden else F.coalesce(text, F.lit("null"))
+        value = F.lit(HIDDEN) if masks(masked, [name]) else F.coalesce(text, F.lit("null"))
         parts.append(F.concat(F.lit(label), value))
     return F.concat(*parts) if names else F.lit(required)
 

@@ -19,7 +19,6 @@ from microbatch.job import Flow, snapshots_of, tables_read
 from microbatch.outcome import HIDDEN
 from microbatch.retry import classify
 from microbatch.runner.columns import traced
-from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of, input_of
 from microbatch.sink.tables import Table
 
@@ -183,7 +182,7 @@ class Hidden:
 def _hidden(
     spark: SparkSession, suite: Suite, job: LoadedJob, flow: Flow, shapes: Mapping[tuple[str, str], Shape]
 ) -> Hidden:
-    mask = mask_of(job)
+    mask = job.mask
     if not mask:
         return Hidden()
     flows: list[Flow] = []

@@ -18,7 +18,7 @@ from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.job import Flow
 from microbatch.quarantine import mark, these
-from microbatch.runner.flows import mask_of, work_of
+from microbatch.runner.flows import work_of
 from microbatch.runner.inputs import input_of
 from microbatch.runner.lock import held
 from microbatch.runner.report import run_id
@@ -95,7 +95,7 @@ class _Replay:
 
     def _readable(self, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The letters that hold their input: all, or none where a source masks columns."""
-        mask = ", ".join(mask_of(self.job))
+        mask = ", ".join(self.job.mask)
         if mask and letters:
             told = f"{len(letters):,} letters of {self.flow.name} stay open: they do not hold the masked {mask}"
             print(f"{told}; land the mended rows under a new name, and discard them", file=sys.stderr)

@@ -16,7 +16,6 @@ from microbatch.errors import ConfigError, Problem
 from microbatch.job import Append, Flow, Source
 from microbatch.outcome import HIDDEN, Outcome
 from microbatch.runner import columns
-from microbatch.runner.flows import mask_of
 from microbatch.runner.inputs import checkpoint_of
 from microbatch.sink import ops
 from microbatch.sink.tables import Table
@@ -92,15 +91,14 @@ def _table(suite: Suite, job: LoadedJob, flow: Flow, asked: Mapping[str, str], n
     origins = Origins(stored, values)
     keys = [] if isinstance(target, Append) else [*getattr(target, "keys", ())]
     rows, count = origins.now(keys, MOST_ROWS, VERSIONS_BACK)
-    hidden = mask_of(job)
     for row in rows:
-        yield from _row(suite, job, flow, row, hidden)
+        yield from _row(suite, job, flow, row)
     if count > len(rows):
         yield f"  and {count - len(rows):,} more rows; give more of the key"
     if not rows:
         yield "  is not there"
         if gone := origins.last(keys, VERSIONS_BACK):
-            yield from _gone(suite, job, flow, *gone, hidden)
+            yield from _gone(suite, job, flow, *gone)
     yield from _others(suite, flow, wanted, count)
     yield from _deletions(suite, job, flow, wanted)
 
@@ -122,23 +120,23 @@ def _others(suite: Suite, flow: Flow, wanted: Mapping[str, str], count: int) -> 
             yield f"  {has.format(flow.reads)} this key; the newest {', '.join(newest_by)} won"
 
 
-def _row(suite: Suite, job: LoadedJob, flow: Flow, row: Row, hidden: Sequence[str]) -> Iterator[str]:
-    yield f"  {_values(row.values, hidden)}"
+def _row(suite: Suite, job: LoadedJob, flow: Flow, row: Row) -> Iterator[str]:
+    yield f"  {_values(row.values, job)}"
     yield f"    brought by {_by(suite, job, flow, row.by)}"
-    yield from _before(suite, job, flow, row, hidden)
+    yield from _before(suite, job, flow, row)
 
 
-def _before(suite: Suite, job: LoadedJob, flow: Flow, row: Row, hidden: Sequence[str]) -> Iterator[str]:
+def _before(suite: Suite, job: LoadedJob, flow: Flow, row: Row) -> Iterator[str]:
     while row.before:
         row, newer = row.before, row
         changed = {name: value for name, value in row.values.items() if value != newer.values.get(name)}
         batch = f"batch {newer.by.outcome.batch_id}" if newer.by and newer.by.outcome else "a later commit"
-        yield f"    superseded by {batch}: {_values(changed or row.values, hidden)}"
+        yield f"    superseded by {batch}: {_values(changed or row.values, job)}"
         yield f"      brought by {_by(suite, job, flow, row.by)}"
 
 
-def _gone(suite: Suite, job: LoadedJob, flow: Flow, row: Row, by: Commit, hidden: Sequence[str]) -> Iterator[str]:
-    yield f"  was there: {_values(row.values, hidden)}"
+def _gone(suite: Suite, job: LoadedJob, flow: Flow, row: Row, by: Commit) -> Iterator[str]:
+    yield f"  was there: {_values(row.values, job)}"
     yield f"    brought by {_by(suite, job, flow, row.by)}"
     yield f"    gone since {_by(suite, job, flow, by)}"
 
@@ -228,8 +226,8 @@ def _held(letter: Mapping[str, Any], wanted: Mapping[str, str]) -> bool | None:
     return all(same(row[name], value) for name, value in wanted.items())
 
 
-def _values(row: Mapping[str, Any], hidden: Sequence[str]) -> str:
-    return ", ".join(f"{name} {HIDDEN if name in hidden else _shown(value)}" for name, value in row.items())
+def _values(row: Mapping[str, Any], job: LoadedJob) -> str:
+    return ", ".join(f"{name} {HIDDEN if job.masks(name) else _shown(value)}" for name, value in row.items())
 
 
 def _shown(value: Any) -> str:

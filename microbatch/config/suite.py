@@ -11,6 +11,7 @@ from microbatch.config.models import Environment, JobConf
 from microbatch.config.names import hint
 from microbatch.errors import ConfigError, Problem
 from microbatch.job import Flow, in_order, tables_read
+from microbatch.outcome import masks
 
 if TYPE_CHECKING:
     from microbatch.checks import ExpectationFile
@@ -33,6 +34,15 @@ class LoadedJob:
     flows: tuple[Flow, ...]
     conf: JobConf
     expectations: Mapping[str, ExpectationFile]
+
+    @property
+    def mask(self) -> tuple[str, ...]:
+        """The columns whose values are hidden in letters, messages and pages: those that any source masks, in all flows."""
+        return tuple(dict.fromkeys(name for conf in self.conf.sources.values() for name in conf.mask))
+
+    def masks(self, *columns: str) -> bool:
+        """Whether one of these columns is masked; names are told apart without their case, as Spark does it."""
+        return masks(self.mask, columns)
 
     def flow(self, name: str) -> Flow:
         """The flow of that name.

@@ -31,11 +31,6 @@ class Stopping(Exception):
     """Somebody asked the run to end: the batch that would begin now does not."""
 
 
-def mask_of(job: LoadedJob) -> tuple[str, ...]:
-    """The columns whose values are hidden in letters and pages: those any source of the job masks, in all of its flows."""
-    return tuple(dict.fromkeys(name for conf in job.conf.sources.values() for name in conf.mask))
-
-
 def properties_of(suite: Suite, flow: Flow) -> dict[str, str]:
     """Properties of the flow's target, set when the table is made."""
     readers = suite.readers_of(flow.writes.table)
@@ -71,7 +66,7 @@ def work_of(
         committed=-1,
         planned=-1,
         properties=properties_of(suite, flow),
-        mask=mask_of(job),
+        mask=job.mask,
         reached=lambda step, batch_id: None,
     )
 

@@ -175,7 +175,7 @@ def test_a_thousand_batches_take_under_five_seconds_and_five_megabytes(house):
 
 def test_a_masked_column_is_hidden_in_samples_messages_and_observed_values(house):
     conf = house.root / "conf/base/orders.yml"
-    conf.write_text(conf.read_text().replace("format: json,", "format: json, mask: [amount],"))
+    conf.write_text(conf.read_text().replace("format: json,", "format: json, mask: [AMOUNT],"))
     house.letter(
         "a1",
         '{"order_id": 1, "amount": "-48151623.00"}',

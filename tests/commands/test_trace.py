@@ -230,7 +230,7 @@ def test_a_masked_value_is_hidden(house):
     from deltalake import write_deltalake
 
     conf = house.root / "conf/base/orders.yml"
-    conf.write_text(conf.read_text().replace("format: json,", "format: json, mask: [email],"))
+    conf.write_text(conf.read_text().replace("format: json,", "format: json, mask: [EMAIL],"))
     write_deltalake(f"{house.warehouse}/bronze/orders", pa.table({"order_id": [1], "email": ["a@example.com"]}))
     out = house.call("trace", "orders", "--key", "order_id=1").stdout
     assert "email ***" in out

@@ -21,7 +21,6 @@ from microbatch.checks import library
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted
 from microbatch.outcome import HIDDEN
-from microbatch.runner.flows import mask_of
 from microbatch.sink import ops
 
 FOLDER = "data_docs"
@@ -173,7 +172,7 @@ def _result(job: LoadedJob, flow: str, row: Row) -> Any:
     return ExpectationValidationResult(
         success=row["success"],
         expectation_config=config,
-        result=_counts(row, bool(set(row["column"].split(",")) & set(mask_of(job)))),
+        result=_counts(row, job.masks(*row["column"].split(","))),
         exception_info={"raised_exception": False, "exception_message": None, "exception_traceback": None},
         meta={},
     )

@@ -12,7 +12,6 @@ from microbatch.commands.quarantine import Letters, laid_out
 from microbatch.config import LoadedJob, Suite
 from microbatch.errors import redacted, shortened
 from microbatch.outcome import HIDDEN
-from microbatch.runner.flows import mask_of
 
 SAMPLES = 3  # of each reason
 MOST_REASONS = 30  # shown; the rest is counted
@@ -103,10 +102,9 @@ def letters_by_reason(letters: Letters) -> list[tuple[tuple[Any, ...], int, int]
 
 
 def _sample(suite: Suite, job: LoadedJob, letter: Mapping[str, Any]) -> Sample:
-    hidden = mask_of(job)
     reason = letter["reason"]
     message = str(reason["message"] or reason["expectation"])
-    if set(str(reason["column"] or "").split(",")) & set(hidden):
+    if job.masks(*str(reason["column"] or "").split(",")):
         message = f"{message.partition(', found')[0]}, found {HIDDEN}" if ", found" in message else message
     return Sample(
         letter["id"],
@@ -114,16 +112,16 @@ def _sample(suite: Suite, job: LoadedJob, letter: Mapping[str, Any]) -> Sample:
         letter["quarantined_at"].strftime("%Y-%m-%d %H:%M"),
         letter["status"],
         redacted(shortened(message, 500), suite.secrets),
-        redacted(shortened(masked(letter["payload"], letter["kind"], hidden), LONGEST), suite.secrets),
+        redacted(shortened(masked(letter["payload"], letter["kind"], job), LONGEST), suite.secrets),
     )
 
 
-def masked(payload: str | None, kind: str, hidden: Sequence[str]) -> str:
+def masked(payload: str | None, kind: str, job: LoadedJob) -> str:
     """A payload for people, the values of some columns hidden; a text that is no row is hidden whole where any is.
 
     Letters are masked as they are written: this is for those from before a column was.
     """
-    if not hidden or kind in ("file", "batch"):
+    if not job.mask or kind in ("file", "batch"):
         return laid_out(payload)
     try:
         row = json.loads(payload or "")
@@ -135,8 +133,8 @@ def masked(payload: str | None, kind: str, hidden: Sequence[str]) -> str:
             if payload and not payload.startswith(HIDDEN)
             else payload or ""
         )
-    if not set(hidden) & row.keys():
+    if not job.masks(*row):
         return laid_out(payload)
     return json.dumps(
-        {name: HIDDEN if name in hidden else value for name, value in row.items()}, indent=2, ensure_ascii=False
+        {name: HIDDEN if job.masks(name) else value for name, value in row.items()}, indent=2, ensure_ascii=False
     )
