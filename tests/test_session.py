@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from microbatch import session
@@ -20,12 +22,53 @@ def heard(monkeypatch) -> list[str]:
     return lines
 
 
-def test_what_is_written_is_quiet_by_default_and_stderr_is_as_before(capfd, monkeypatch):
+def test_what_is_written_is_quiet_by_default_and_both_outputs_are_as_before(capfd, monkeypatch):
     monkeypatch.setattr(session, "_LOUD", None)
     with session._quiet_start():
+        os.write(1, b"what Java prints\n")
         os.write(2, b"WARN Using incubator modules\n")
+    os.write(1, b"result\n")
     os.write(2, b"after\n")
-    assert capfd.readouterr().err == "after\n"
+    assert capfd.readouterr() == ("result\n", "after\n")
+
+
+def test_java_holds_no_output_of_the_command_whose_reader_would_wait_for_java_s_end(monkeypatch):
+    monkeypatch.setattr(session, "_LOUD", None)
+    with session._quiet_start(), subprocess.Popen(["sleep", "60"]) as started:
+        held = [os.readlink(f"/proc/{started.pid}/fd/{number}") for number in (1, 2)]
+        started.kill()
+    assert held == [os.devnull, os.devnull]
+
+
+def test_a_python_process_of_spark_s_leaves_out_the_archive_of_pyspark_and_keeps_all_else():
+    session.worker_python()
+    lib = "/spark home/python/lib"
+    archives = [f"{lib}/pyspark.zip", f"{lib}/py4j-0.10.9.9-src.zip"]
+    shown = [session.worker_python(), "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
+
+    def path(*entries: str) -> str:
+        env = {**os.environ, "PYTHONPATH": ":".join(entries)}
+        return subprocess.run(shown, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert path(*archives, "/my *own", "/spark-core.jar", "/pyspark.zip") == "/my *own:/spark-core.jar:/pyspark.zip"
+    assert path(*archives) == "None"
+
+
+def test_spark_s_python_processes_take_pyspark_from_where_it_is_installed(spark):
+    def where(blocks):
+        import pyarrow
+        import pyspark
+
+        for _ in blocks:
+            yield pyarrow.RecordBatch.from_pydict({"at": [pyspark.__file__]})
+
+    [found] = spark.range(1).mapInArrow(where, "at STRING").collect()
+    assert found["at"] == pyspark.__file__
+
+
+def test_a_pyspark_that_is_not_installed_here_stays_what_spark_makes_of_it(monkeypatch):
+    monkeypatch.setattr(pyspark, "__file__", "/opt/spark/python/pyspark/__init__.py")
+    assert session.worker_python() == sys.executable
 
 
 def test_where_it_was_asked_for_each_line_is_handed_on(heard, capfd):
