@@ -42,6 +42,7 @@ NEEDS_SOMEBODY = (1, 2, 3)
 LINES_KEPT = 20  # of errors, for the one line that a task ends with
 BEGINNING = datetime(2025, 1, 1)  # noqa: DTZ001 - the schedule's own zone is added; nothing before the first run is caught up on
 _FLOW = ("name", "reads", "writes", "transform", "expects", "snapshots")  # the order of its arguments
+_SCHEDULE = ("cron", "timezone", "sla_m", "retries", "retry_delay_m", "tasks")
 _VARIABLE = re.compile(r"\$\{env:(?P<name>\w+)(?P<given>:-(?P<default>[^}]*))?\}")
 
 
@@ -277,7 +278,7 @@ def _called(node: ast.AST | None) -> str:
 
 
 def _parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text("utf-8"), file.name)
+    return ast.parse(file.read_bytes(), file.name)  # bytes: a mark of their order or of the encoding is Python's affair
 
 
 def _text(node: ast.AST | None) -> str | None:
@@ -308,6 +309,11 @@ def schedule_of(conf: dict[str, Any], job: str) -> dict[str, Any]:
     where, said = f"conf/base/{job}.yml", conf.get("schedule") or {}
     if not isinstance(said, dict):
         raise ValueError(f'{where}: schedule: must be keys with values, such as {{cron: "0 2 * * *"}}')
+    if unknown := [key for key in said if key not in _SCHEDULE]:  # `{cron: 0 2 * * 1,3}` is the key 3 to YAML
+        keys = ", ".join(_SCHEDULE)
+        raise ValueError(
+            f"{where}: schedule: there is no key {unknown[0]!r}, there are {keys}; write the cron in quotes"
+        )
     return {key: _resolved(value, where) for key, value in said.items()}
 
 
@@ -331,10 +337,16 @@ def timetable(schedule: dict[str, Any], job: str) -> CronTriggerTimetable:
 
 def _is_cron(text: str) -> bool:
     try:
-        from croniter import croniter
+        from croniter import CroniterBadDateError, croniter
     except ImportError:  # a worker with Airflow's task SDK alone, where nothing is scheduled
         return True
-    return croniter.is_valid(text)
+    if not croniter.is_valid(text):
+        return False
+    try:
+        croniter(text).get_next()
+    except CroniterBadDateError:  # it never comes; Airflow would log that and run nothing
+        return False
+    return True
 
 
 def dag_of(suite: Path, env: str, job: str) -> DAG | None:
@@ -348,7 +360,7 @@ def dag_of(suite: Path, env: str, job: str) -> DAG | None:
     if not schedule:
         return None
     when, zone = timetable(schedule, job), schedule.get("timezone", "UTC")
-    owner = conf.get("owner") or "nobody"
+    owner = _resolved(conf.get("owner"), f"conf/base/{job}.yml") or "nobody"
     if not isinstance(owner, str):  # Airflow finds out while it writes the DAGs of all files, and writes none
         raise ValueError(f"conf/base/{job}.yml: owner: {owner!r} must be text; write it in quotes")
     kinds = sorted({str(source.get("kind")) for source in (conf.get("sources") or {}).values()})

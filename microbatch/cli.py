@@ -73,7 +73,7 @@ def _guarded(function: Callable[..., int], suite: str | None, env: str, debug: b
     except BrokenPipeError as error:
         return closed(error)
     except (Exception, SystemExit) as error:  # a transform or a job file may raise either
-        print_errors([error], loaded[0].secrets if loaded else ())
+        print_errors([error], loaded[0].secrets if loaded else (), as_json=arguments.get("log") == "json")
         return error.exit_code if isinstance(error, MicrobatchError) else 1
     except KeyboardInterrupt:
         print("microbatch: interrupted; run again to go on from the last batch", file=sys.stderr)
@@ -94,11 +94,11 @@ def print_errors(errors: Iterable[BaseException], secrets: Iterable[str], as_jso
             if known
             else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; run again with --debug to see where"
         )
-        for line in text.splitlines():
+        for line in redacted(text, secrets).splitlines():  # a secret of several lines is found in the whole only
             if as_json:
-                JsonLines().failed(redacted(line, secrets))
+                JsonLines().failed(line)
             else:
-                print(redacted(f"microbatch: {line}", secrets), file=sys.stderr)
+                print(f"microbatch: {line}", file=sys.stderr)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -216,8 +216,8 @@ def _of_plain(argument: Any) -> Any:
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """The text with every secret taken out by value, whoever wrote the text.
 
-    A secret is found as it is, as it stands in a URL (percent-encoded once or twice, in whole or in part), and as it stands
-    in a quoted text (`repr`, JSON).
+    A secret is found as it is, as it stands in a URL (percent-encoded once or twice, in whole or in part), as it stands
+    in a quoted text (`repr`, JSON), and with other blanks where it has some: whoever makes one line of a text changes them.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         text = _written(secret).sub("***", text)
@@ -235,7 +235,12 @@ def shortened(text: str, most: int) -> str:
 @lru_cache(maxsize=256)
 def _written(secret: str) -> re.Pattern[str]:
     """What matches the secret however each of its characters is written."""
-    return re.compile("".join(f"(?:{'|'.join(_ways(character))})" for character in secret))
+    parts = [part for part in re.split(r"(\s+)", secret) if part]
+    return re.compile("".join(rf"(?:\s+|{_exactly(part)})" if part.isspace() else _exactly(part) for part in parts))
+
+
+def _exactly(text: str) -> str:
+    return "".join(f"(?:{'|'.join(_ways(character))})" for character in text)
 
 
 def _ways(character: str) -> list[str]:

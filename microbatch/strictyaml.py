@@ -134,8 +134,9 @@ class _Builder:
     def _syntax(self, cause: yaml.YAMLError) -> tuple[int, str]:
         mark = getattr(cause, "problem_mark", None) or getattr(cause, "context_mark", None)
         if mark is None:  # a character that YAML does not allow; only its position is known
-            position = getattr(cause, "position", 0) or 0
-            return self.text.count("\n", 0, position) + 1, "holds a control character that YAML does not allow"
+            position = getattr(cause, "position", 0) or 0  # in bytes, where the C parser says it
+            before = self.text.encode()[:position] if _LOADER is not yaml.SafeLoader else self.text[:position].encode()
+            return before.count(b"\n") + 1, "holds a control character that YAML does not allow"
         lines = self.text.splitlines()
         tab = mark.line < len(lines) and "\t" in lines[mark.line]
         reason = getattr(cause, "problem", None) or getattr(cause, "context", None)

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from microbatch.cli import group
+from microbatch.config.interpolate import secrets_in
 from microbatch.errors import TransientError, redacted, shortened
 from microbatch.observers import Lines
 from microbatch.runner import run
@@ -189,6 +190,21 @@ def test_what_is_said_of_a_retry_shows_no_secret(shop: Bench, capfd: pytest.Capt
 )
 def test_a_secret_is_found_however_it_is_written(written: str):
     assert redacted(f"at {written} it ends", [PASSWORD]) == "at *** it ends"
+
+
+@pytest.mark.parametrize("secret", ["s3cret-token\n", "s3cret\n  token", "s3cret  token "])
+def test_a_secret_with_blanks_is_found_where_they_were_changed_or_left_out(secret: str):
+    for text in (secret, secret.strip(), " ".join(secret.split())):
+        assert redacted(f"cannot use {text.strip()}", secrets_in(secret)) == "cannot use ***"
+
+
+def test_a_secret_of_two_lines_is_taken_out_of_an_error_of_several(shop: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TEST_PASSWORD", f"{MARK}-one\n{MARK}-two")
+    job = shop.root / "transforms" / "orders.py"
+    job.write_text(job.read_text() + "\n\nraise ValueError(f'cannot use {SECRET}')\n")
+    ended = call(shop, "status")
+    assert ended.exit_code == 2
+    assert MARK not in ended.output
 
 
 def test_of_two_secrets_of_which_one_holds_the_other_nothing_is_left():

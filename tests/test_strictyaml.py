@@ -71,6 +71,7 @@ def test_the_line_of_a_key_is_known_and_of_a_missing_key_that_of_the_nearest_aro
         ("a: [1, 2\nb: 3", 2, "is not valid YAML"),
         ("a: 'x", 1, "is not valid YAML"),
         ("ok: 1\na: \x07", 2, "control character"),
+        ("# " + "\u00e4" * 60 + "\na: \x07\n" + "b: 1\n" * 9, 2, "control character"),
         (b"a: 1\nb: \xff\xfe", 2, "is not UTF-8"),
         ("a: " + "9" * 5000, 1, "5000 digits"),
     ],

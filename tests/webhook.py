@@ -16,6 +16,7 @@ class Webhook:
     def __init__(self, port: int) -> None:
         self.port, self.answer = port, 200
         self.received: list[dict[str, Any]] = []
+        self.paths: list[str] = []
 
     @property
     def url(self) -> str:
@@ -31,6 +32,7 @@ def serving(port: int = 0) -> Iterator[Webhook]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if hook.answer == 200:
                 hook.received.append(json.loads(body))
+                hook.paths.append(self.path)
             self.send_response(hook.answer)
             self.end_headers()
 

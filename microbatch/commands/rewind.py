@@ -54,7 +54,7 @@ def execute(
 
 def _time(text: str | None) -> datetime:
     try:
-        at = datetime.fromisoformat(text or "")
+        at = datetime.fromisoformat((text or "").replace("Z", "+00:00"))  # Python 3.10 knows no Z
     except ValueError:
         what = f"{text} is not a time" if text else "is missing"
         raise ConfigError(Problem("--to", f"{what}; write one such as 2026-03-01T06:00, in UTC")) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ from microbatch.config.validate import validate, validate_sources
 from microbatch.config.values import resolved
 from microbatch.errors import Problem
 
+ALMOST = 0.8  # a slip or two: a root that only another environment uses is not refused for a name that is a little like
 _SHARED = ("connections", "channels")  # what a job that does not use them need not have
+
+Keys = tuple[str | int, ...]
 
 
 class ReadConf(NamedTuple):
@@ -44,6 +48,7 @@ class ConfReader:
         self.references = Interpolation()
         self.environment = Environment(storage={})
         self._broken = False
+        self._written: dict[str, Problem] = {}
         self._declared: dict[str, set[str]] = {kind: set() for kind in _SHARED}
         self._unresolved: dict[tuple[str, str], list[Problem]] = {}
 
@@ -71,6 +76,7 @@ class ConfReader:
             written = {}
         paths = {name: f"data/{name}" for name in ROOTS}
         for name, path in written.items():
+            self._written[name] = tree.problem(("storage", name), "")
             if name in self.storage:
                 continue
             if not is_name(name) or name == "env":
@@ -80,6 +86,15 @@ class ConfReader:
             else:
                 paths[name] = self.references.apply(tree, ("storage", name), path, self.problems)
         return {name: resolved(path, self.root) for name, path in {**paths, **self.storage}.items()}
+
+    def refuse_misspelt_roots(self) -> None:
+        """A root that nothing refers to, and that is spelt almost like one that is not written: its data would go elsewhere."""
+        missing = {*ROOTS} - self._written.keys()
+        for name in self._written.keys() - {*ROOTS} - self.references.used:
+            if near := difflib.get_close_matches(name, missing, n=1, cutoff=ALMOST):
+                said = self._written[name]
+                what = f"{said.what}no value refers to ${{{name}}}; did you mean {near[0]}?"
+                self.problems.append(Problem(said.where, what))
 
     def _shared(self, tree: Tree, kind: str, entries: dict[str, Any]) -> dict[str, Any]:
         """The connections or channels that can be resolved; the others are a problem only once a job uses them."""
@@ -94,7 +109,7 @@ class ConfReader:
                 found[name] = value
         return found
 
-    def use(self, kind: str, name: str, tree: Tree, path: tuple[str | int, ...]) -> None:
+    def use(self, kind: str, name: str, tree: Tree, path: Keys) -> None:
         """Note that a job uses a connection or a channel; one that is not there, or not resolved, is a problem."""
         if name not in self._declared[kind] and not self._broken:
             near = hint(name, self._declared[kind])
@@ -113,15 +128,12 @@ class ConfReader:
         read = validate(JobConf, data, tree, self.problems, root=self.root, references=self.references)
         conf = (read or JobConf()).model_copy(update={"sources": sources})
         self._refuse_twice(conf.alerts, tree)
-        for at, alert in enumerate(conf.alerts):
-            for position, channel in enumerate(alert.notify):
-                self.use("channels", channel, tree, ("alerts", at, "notify", position))
+        for kind, used, path in (*_channels(data.get("alerts")), *_connections(written)):
+            self.use(kind, used, tree, path)
         for source, each in sources.items():
-            if connection := getattr(each, "connection", None):
-                self.use("connections", connection, tree, ("sources", source, "connection"))
-                found = self.environment.connections.get(connection)
-                if found and (what := each.lacks(found)):
-                    self.problems.append(tree.problem(("sources", source, "connection"), what))
+            found = self.environment.connections.get(getattr(each, "connection", None) or "")
+            if found and (what := each.lacks(found)):
+                self.problems.append(tree.problem(("sources", source, "connection"), what))
         return ReadConf(conf, tree, frozenset(written) if isinstance(written, dict) else frozenset())
 
     def _refuse_twice(self, alerts: Sequence[Alert], tree: Tree) -> None:
@@ -132,3 +144,21 @@ class ConfReader:
             if before != at:
                 what = f"is in alerts[{before}] already, with the same severity; list all channels in one notify"
                 self.problems.append(tree.problem(("alerts", at, "when"), what))
+
+
+# Both look at what is written, not at the records: a mistake beside it must not hide that a name stands for nothing.
+
+
+def _channels(alerts: Any) -> Iterator[tuple[str, str, Keys]]:
+    for at, alert in enumerate(alerts if isinstance(alerts, list) else ()):
+        notify = alert.get("notify") if isinstance(alert, dict) else None
+        for position, name in enumerate(notify if isinstance(notify, list) else ()):
+            if isinstance(name, str):
+                yield "channels", name, ("alerts", at, "notify", position)
+
+
+def _connections(sources: Any) -> Iterator[tuple[str, str, Keys]]:
+    for source, given in sources.items() if isinstance(sources, dict) else ():
+        name = given.get("connection") if isinstance(given, dict) else None
+        if isinstance(name, str):
+            yield "connections", name, ("sources", source, "connection")

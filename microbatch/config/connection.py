@@ -15,8 +15,9 @@ class Auth(Strict):
 
     @model_validator(mode="after")
     def _is_one(self) -> Auth:
-        if self.bearer is not None and self.basic is not None:
-            raise ValueError("says both bearer and basic; write one of the two")
+        if (self.bearer is None) == (self.basic is None):
+            said = "neither bearer nor" if self.bearer is None else "both bearer and"
+            raise ValueError(f"says {said} basic; write one of the two")
         return self
 
 

@@ -61,7 +61,7 @@ def conf_tree(root: Path, env: str, name: str, problems: list[Problem]) -> Tree:
     unread = False
     for folder in (BASE, env):
         place = f"conf/{folder}/{name}.yml"
-        if not (root / place).exists():
+        if not _is_there(root / place):
             continue
         try:
             documents.append(load(root / place, place))
@@ -71,6 +71,14 @@ def conf_tree(root: Path, env: str, name: str, problems: list[Problem]) -> Tree:
     tree = overlay(f"conf/{BASE}/{name}.yml", documents, problems)
     tree.broken |= unread
     return tree
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file; where the folder may not be looked into there may be, and reading it says so."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def expectation_files(root: Path, job: str, problems: list[Problem]) -> dict[str, Path]:
@@ -106,7 +114,12 @@ def spark_conf(root: Path, env: str, references: Interpolation, problems: list[P
         if not (root / place).is_file():
             continue
         seen: dict[str, int] = {}
-        for number, line in enumerate((root / place).read_text("utf-8", errors="replace").splitlines(), start=1):
+        try:
+            lines = (root / place).read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as cause:
+            problems.append(Problem(place, _unread(cause)))
+            continue
+        for number, line in enumerate(lines, start=1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue
@@ -124,13 +137,26 @@ def spark_conf(root: Path, env: str, references: Interpolation, problems: list[P
 
 
 def version(root: Path) -> str:
-    """12 hex digits over the names and the bytes of the files that say what a suite does."""
+    """12 hex digits over the names and the bytes of the files that say what a suite does.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
     digest = hashlib.sha256()
     for folder in _VERSIONED:
         for file in sorted((root / folder).rglob("*")):
             name = file.relative_to(root)
             if file.is_file() and "__pycache__" not in name.parts and not file.name.startswith("."):
-                content = file.read_bytes()
-                digest.update(f"{name.as_posix()}\0{len(content)}\0".encode())
+                try:
+                    content = file.read_bytes()
+                except OSError as cause:
+                    raise ConfigError(Problem(name.as_posix(), _unread(cause))) from cause
+                digest.update(f"{name.as_posix()}\0{len(content)}\0".encode(errors="surrogateescape"))
                 digest.update(content)
     return digest.hexdigest()[:12]
+
+
+def _unread(cause: OSError | UnicodeDecodeError) -> str:
+    if isinstance(cause, UnicodeDecodeError):
+        return "is not UTF-8; save it as UTF-8"
+    return f"cannot be read: {cause.strerror or cause}"

@@ -36,12 +36,14 @@ class Interpolation:
         secrets: what came from the environment and is long enough to be cut out of texts.
         tainted: paths (of the tree read last) whose value holds something from the environment.
         failed: paths (of the tree read last) whose value holds a reference that stands for nothing.
+        used: the storage roots that some value refers to.
     """
 
     roots: Mapping[str, str] | None = None
     secrets: set[str] = field(default_factory=set)
     tainted: set[tuple[Key, ...]] = field(default_factory=set)
     failed: set[tuple[Key, ...]] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
 
     def start(self) -> None:
         """Forget the paths: another tree comes. The secrets stay."""
@@ -80,6 +82,7 @@ class Interpolation:
             raise _Unresolved(f"a storage root is built from ${{env:NAME}} and plain text only, not from ${{{inside}}}")
         if inside not in self.roots:
             raise _Unresolved(f"there is no storage root {inside}{hint(inside, self.roots)}")
+        self.used.add(inside)
         return self.roots[inside]
 
     def _environment(self, inside: str, path: tuple[Key, ...]) -> str:
@@ -119,12 +122,13 @@ def references_in(text: str) -> list[tuple[str, bool]]:
 
 
 def secrets_in(value: str) -> set[str]:
-    """What must not be shown of a value: itself and, where it is a URI, its password, as written and decoded."""
+    """What must not be shown of a value: itself, with and without blanks around it, and, where it is a URI, its password, as
+    written and decoded."""
     try:
         password = urlsplit(value).password or ""
     except ValueError:
         password = ""
-    return {part for part in (value, password, unquote(password)) if len(part) >= SHORTEST_SECRET}
+    return {part for part in (value, value.strip(), password, unquote(password)) if len(part) >= SHORTEST_SECRET}
 
 
 def redacted(problems: Iterable[Problem], secrets: Iterable[str]) -> list[Problem]:

@@ -38,6 +38,16 @@ def load(root: Path, env: str = files.DEFAULT_ENV, *, storage: Mapping[str, str]
         ConfigError: with every mistake that was found, in conf, jobs, transforms and expectations.
     """
     root = Path(root).resolve()
+    try:
+        return _load(root, env, storage or {})
+    except OSError as cause:  # of a folder or a file of the suite that nobody may read
+        if not cause.filename or not Path(cause.filename).is_relative_to(root):
+            raise
+        place = str(Path(cause.filename).relative_to(root))
+        raise ConfigError(Problem(place, f"cannot be read: {cause.strerror}")) from cause
+
+
+def _load(root: Path, env: str, storage: Mapping[str, str]) -> Suite:
     if not (root / "jobs").is_dir():
         raise ConfigError(
             Problem("jobs", f"there is no such folder in {root}; name the folder of a suite with --suite")
@@ -45,10 +55,11 @@ def load(root: Path, env: str = files.DEFAULT_ENV, *, storage: Mapping[str, str]
     if problem := files.environment_problem(root, env):
         raise ConfigError(problem)
     problems: list[Problem] = []
-    reader = ConfReader(root, env, storage or {}, problems)
+    reader = ConfReader(root, env, storage, problems)
     reader.read_environment()
     spark_conf = files.spark_conf(root, env, reader.references, problems)
     jobs = _jobs(root, env, reader, problems)
+    reader.refuse_misspelt_roots()
     secrets = sorted(reader.references.secrets, key=lambda secret: (-len(secret), secret))
     if problems:
         raise ConfigError(*redacted(problems, secrets))

@@ -95,10 +95,14 @@ class Schedule(Strict):
     @field_validator("cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        from croniter import croniter  # 20 ms that a job without a schedule does not pay
+        from croniter import CroniterBadDateError, croniter  # 20 ms that a job without a schedule does not pay
 
         if len(value.split()) != 5 or not croniter.is_valid(value):
             raise ValueError(f'"{value}" is not a cron expression of five fields, such as "0 2 * * *"')
+        try:
+            croniter(value).get_next()
+        except CroniterBadDateError:
+            raise ValueError(f'"{value}" never comes: there is no such day') from None
         return value
 
     @field_validator("timezone")

@@ -39,10 +39,16 @@ def suite_problems(placed: Sequence[Placed], *, complete: bool) -> Iterator[Prob
             )
     for each in placed:
         yield from _input_problems(each, writers, complete)
-    try:
-        in_order([each.flow for each in writers.values()])
-    except ValueError as cycle:
-        yield writers[str(cycle).split(" <- ")[0]].problem(f"a cycle of tables: {cycle}")
+    left = dict(writers)
+    while left:
+        try:
+            in_order([each.flow for each in left.values()])
+            return
+        except ValueError as cycle:
+            tables = str(cycle).split(" <- ")
+            yield left[tables[0]].problem(f"a cycle of tables: {cycle}")
+            for table in set(tables):
+                del left[table]
 
 
 def _input_problems(each: Placed, writers: dict[str, Placed], complete: bool) -> Iterator[Problem]:

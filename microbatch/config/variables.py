@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ def variables(root: Path, env: str, jobs: Iterable[str]) -> list[Variable]:
                 if variable not in found or (needed and not found[variable].needed):
                     found[variable] = Variable(variable, needed, tree.where(*path))
     for folder in (BASE, env):
+        lines: list[str] = []
         file = root / "conf" / folder / "spark.conf"
-        lines = file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []
+        with suppress(OSError):
+            lines = file.read_text("utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             for variable, needed in references_in(line.partition("#")[0]):
                 found.setdefault(variable, Variable(variable, needed, f"conf/{folder}/spark.conf:{number}"))

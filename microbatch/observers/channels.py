@@ -35,7 +35,7 @@ def send(url: str, title: str, text: str, kind: str, secrets: Iterable[str]) -> 
     logger.propagate = False
     logger.handlers = logger.handlers or [logging.NullHandler()]
     sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="microbatch", async_mode=False))
-    if not (sender.add(_bounded(url)) or sender.add(_bounded(re.sub(r"^http(s?)://", r"json\1://", url)))):
+    if not (sender.add(_bounded(url)) or sender.add(_bounded(_as_json(url)))):
         return "its url is none that apprise knows"
     with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
         try:
@@ -50,6 +50,16 @@ def send(url: str, title: str, text: str, kind: str, secrets: Iterable[str]) -> 
         lines = [line.strip() for line in said.getvalue().splitlines() if line.strip()]
     answer = "; ".join(dict.fromkeys(lines)) or "it did not take the message"
     return None if delivered else shortened(redacted(answer, (*secrets, url)), MOST_SAID)
+
+
+def _as_json(url: str) -> str:
+    """A plain http(s) address as apprise writes one that gets JSON: what is asked of the server carries a - there, and what does
+    not is a setting of apprise's own.
+
+    Source: apprise's manual, "JSON HTTP POST Notifications".
+    """
+    address, asked, query = re.sub(r"^http(s?)://", r"json\1://", url).partition("?")
+    return address + asked + re.sub(r"(^|&)(?=[^&+:-])", r"\1-", query)
 
 
 def _bounded(url: str) -> str:

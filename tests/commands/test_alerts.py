@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from deltalake import DeltaTable
@@ -227,6 +228,16 @@ def test_a_server_that_is_not_there_and_a_url_that_is_none_are_said_without_the_
         assert called.exit_code == 0
         assert "channel ops did not take the alert" in called.stderr
         assert "4711" not in called.output + house.call("status").output + str(changes(house))
+
+
+def test_what_a_webhook_is_asked_with_reaches_it(house, hook, monkeypatch):
+    monkeypatch.setenv("OPS_WEBHOOK", f"{hook.url}?token=t4711&method=get&-plus=1")
+    alerting(house, 'when: "freshness_h > 26", notify: [ops]')
+    house.taken("ingest", hours_ago=31)
+    run(house)
+    assert [parse_qs(urlsplit(path).query) for path in hook.paths] == [
+        {"token": ["t4711"], "method": ["get"], "plus": ["1"]}
+    ]
 
 
 def test_an_empty_url_sends_nothing_and_the_state_is_kept_all_the_same(house):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from microbatch.cli import group
+from microbatch.runner.lock import held
 
 HERE = Path(__file__).resolve().parents[2]
 WRONG = {
@@ -40,6 +42,16 @@ def test_a_wrong_use_is_one_line_and_exit_code_2(house, words: tuple[str, ...]):
     (line,) = called.stderr.splitlines()
     assert line.startswith(f"microbatch: {WRONG[words]}")
     assert not Path(house.warehouse).exists()
+
+
+@pytest.mark.parametrize(("job", "code"), [("order", 2), ("orders", 4)])
+def test_for_a_program_that_reads_the_log_every_error_is_an_object(house, job: str, code: int):
+    (house.root / "data/landing/orders").mkdir(parents=True, exist_ok=True)
+    with held(str(house.root / "data/checkpoints"), "orders"):
+        called = house.call("run", job, "--log", "json")
+    assert called.exit_code == code
+    events = [json.loads(line) for line in called.stderr.splitlines()]
+    assert [event["event"] for event in events if event["event"] == "error"] == ["error"]
 
 
 def test_a_command_that_needs_a_job_says_so_when_none_is_named(house):

@@ -32,6 +32,7 @@ EDITS = [
     (CONF, "owner: shop", "owner: 5", f"{CONF}:1", "owner: must be text; put it in quotes"),
     (CONF, "owner: shop", "owner: shop\nowner: bar", f"{CONF}:2", "owner is there twice, first on line 1"),
     (CONF, '"0 2 * * *"', '"0 25 * * *"', f"{CONF}:8", "is not a cron expression"),
+    (CONF, '"0 2 * * *"', '"0 2 31 2 *"', f"{CONF}:8", "never comes: there is no such day"),
     (CONF, '"0 2 * * *"', '"0 2 * * *", timezone: Europe/Berln', f"{CONF}:8", "did you mean Europe/Berlin?"),
     (CONF, '"0 2 * * *"', '"0 2 * * *", sla_m: -1', f"{CONF}:8", "schedule.sla_m: must be more than 0"),
     (CONF, '"0 2 * * *"', '"0 2 * * *", retries: yes', f"{CONF}:8", "must be a whole number"),
@@ -53,6 +54,7 @@ EDITS = [
     (CONF, "    kind: files", "    kind: files\n    options: {pathGlobFilter: '*.{json,csv}'}", f"{CONF}:6", "a pattern with braces, a backslash or [^ is not read"),
     (CONF, "    kind: files", "    kind: files\n    options: {Path: /x}", f"{CONF}:6", "is a key of its own"),
     (ENV, "landing: in", "landing: [in]", f"{ENV}:1", "storage.landing: must be a path"),
+    (ENV, "storage: {", "storage: {warehose: x, ", f"{ENV}:1", "storage.warehose: no value refers to ${warehose}; did you mean warehouse?"),
     (ENV, "storage: {", "storage: {Raw: x, ", f"{ENV}:1", "storage.Raw: is not a name"),
     (ENV, "landing: in", 'landing: "${warehouse}/in"', f"{ENV}:1", "a storage root is built from"),
     (ENV, "channels:", "chanels:", f"{ENV}:2", "chanels: there is no such key; did you mean channels?"),
@@ -143,6 +145,8 @@ FILES = [
     ({CONF: "[" * 20_000}, f"{CONF}:1", "nested more than"),
     ({ENV: "a: &a [*a]\n"}, f"{ENV}:1", "aliases are not allowed"),
     ({ENV: "connections: {shop: {uri: 5}}\n"}, f"{ENV}:1", "connections.shop.uri: must be text"),
+    ({ENV: "connections: {api: {auth: {}}}\n"}, f"{ENV}:1", "connections.api.auth: is not valid"),
+    ({"conf/local/spark.conf": "\ufeffspark.a 1\nb 2\n"}, "conf/local/spark.conf:2", "is not a Spark setting"),
     ({ENV: "metrics: {port: 70000}\nchannels: {ops: {url: x}}\n"}, f"{ENV}:1", "metrics.port: must be at most 65535"),
     ({"jobs/Shop2.py": ""}, "jobs/Shop2.py", "a job cannot have the name Shop2"),
     ({"jobs/environment.py": ""}, "jobs/environment.py", "a job cannot have the name environment"),
@@ -204,6 +208,61 @@ def test_mistakes_in_conf_jobs_and_transforms_are_told_together(refused):
         "jobs/other.py:1",
         "jobs/shop.py:9",
     ]
+
+
+def test_a_mistake_in_a_source_or_an_alert_hides_no_unknown_name_beside_it(refused):
+    conf = """sources:
+  orders: {kind: rest, connection: nope, recrods: items}
+  products: {kind: files, format: csv, path: "${landing}/products"}
+alerts: [{when: never, notify: [nochan]}]
+"""
+    lines = refused({CONF: conf})
+    told = ("orders.recrods: there is no such key", "has no nope under connections", "when: ", "has no nochan under")
+    assert [sum(words in line for line in lines) for words in told] == [1, 1, 1, 1], lines
+
+
+def test_each_circle_of_tables_is_told(refused):
+    job = """from microbatch import Append, Flow, Job
+
+JOB = Job(
+    Flow("a", reads="x.b", writes=Append("x.a")),
+    Flow("b", reads="x.a", writes=Append("x.b")),
+    Flow("c", reads="x.c", writes=Append("x.c")),
+    Flow("d", reads="x.c", writes=Append("x.d")),
+)
+"""
+    told = [line for line in refused({"jobs/circles.py": job}) if "a cycle of tables" in line]
+    assert [line.partition("tables: ")[2] for line in told] == ["x.a <- x.b <- x.a", "x.c <- x.c"]
+
+
+@pytest.mark.parametrize("file", ["conf/base/notes.txt", "conf/local/spark.conf"])
+def test_a_file_that_gives_no_bytes_is_named(suite, refused, tmp_path, file):
+    suite({file: ""})
+    (tmp_path / "suite" / file).unlink()
+    (tmp_path / "suite" / file).symlink_to("/proc/self/mem")  # a file that even root cannot read from its beginning
+    assert refused() == [f"{file}: cannot be read: Input/output error"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(refused, monkeypatch, tmp_path):
+    from microbatch.config import files
+
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "suite" / "conf"))
+
+    monkeypatch.setattr(files, "environment_problem", closed)
+    assert refused() == ["conf: cannot be read: Permission denied"]
+
+
+def test_settings_of_spark_that_are_not_utf_8_are_refused_not_changed(suite, refused, tmp_path):
+    suite({"conf/local/spark.conf": ""})
+    (tmp_path / "suite" / "conf/local/spark.conf").write_bytes("spark.a \u00e4\n".encode("latin-1"))
+    assert refused() == ["conf/local/spark.conf: is not UTF-8; save it as UTF-8"]
+
+
+def test_a_root_that_another_environment_uses_and_a_name_that_is_no_utf_8_are_no_mistake(suite, tmp_path):
+    suite({ENV: "storage: {report_archive: old}\nchannels: {ops: {url: ''}}\n"})
+    (tmp_path / "suite" / "transforms" / b"\xe4.txt".decode(errors="surrogateescape")).touch()
+    assert suite()
 
 
 def test_a_folder_that_is_no_suite_is_called_so(tmp_path):

@@ -26,6 +26,7 @@ connections:
     servers: "a:9092,b:9092"
     options: {security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.username: u, sasl.password: p}
   java: {servers: "a:9092", options: {sasl.jaas.config: "x"}}
+  slash: {url: "http://me:s3cret/part@x/"}
   none: {}
 """
 
@@ -70,6 +71,13 @@ def test_what_the_contract_names_is_taken(tmp_path: Path, source: str):
         ),
         ("kind: rest, connection: none", "connection none has no url; a rest source needs one"),
         ("kind: rest, url: 'ftp://x'", "sources.things.url: must begin with http:// or https:// and name a host"),
+        ("kind: rest, url: 'http://me:s3cret/part@x/'", "sources.things.url: must begin with http:// or https://"),
+        ("kind: rest, url: 'http://me:s3cret/part@x/'", "in a user or password write / as %2F"),
+        ("kind: rest, connection: slash", "the url of connection slash is no http:// or https:// with a host"),
+        (
+            "kind: postgres, connection: bank, table: t, cursor: c",
+            "connection bank has no uri; a postgres source needs",
+        ),
         ("kind: rest, connection: bank, path: 'http://x/y'", "sources.things.path: is the part behind the server"),
         (
             "kind: rest, connection: bank, paginate: {by: page}",
@@ -86,6 +94,7 @@ def test_what_the_contract_names_is_taken(tmp_path: Path, source: str):
         ("kind: rest, connection: bank, paginate: {by: lnk}", "must be one of link, cursor, offset, page, not lnk"),
         ("kind: rest, connection: bank, cursor: {feild: at, param: p}", "did you mean field?"),
         ("kind: rest, connection: bank, auth: {bearer: t, basic: [u, p]}", "says both bearer and basic"),
+        ("kind: rest, connection: bank, auth: {}", "says neither bearer nor basic; write one of the two"),
         ("kind: rest, connection: bnak", "did you mean bank?"),
         ("kind: kafka, topic: t, format: json", "sources.things.connection: or servers is needed: one of the two"),
         ("kind: kafka, connection: none, topic: t, format: json", "connection none has no servers"),
@@ -120,6 +129,7 @@ def test_a_message_shows_nothing_of_what_may_be_a_secret(tmp_path: Path):
     for source in (
         "kind: rest, connection: bank, auth: {bearer: zebra, basic: [u, zebra]}",
         "kind: rest, url: 'ftp://zebra@x'",
+        "kind: rest, url: 'http://me:zebra/part@x/'",
         "kind: kafka, servers: a, topic: t, format: json, options: {sasl.password: zebra}",
         "kind: kafka, servers: a, topic: t, format: json, options: {sasl.password: [zebra]}",
     ):

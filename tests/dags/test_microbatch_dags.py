@@ -218,6 +218,19 @@ def test_an_environment_s_overlay_counts(airflow, edited):
     assert dag["tasks"]["daily_sales"]["command"][-1] == "night"
 
 
+def test_an_owner_from_the_environment_and_a_job_file_with_a_byte_order_mark_are_as_the_engine_has_them(
+    airflow, edited
+):
+    root = edited("conf/base/daily_sales.yml", "owner: data-team", 'owner: "${env:NOBODYS_TEAM:-shop}"')
+    job = Path(root) / "jobs/daily_sales.py"
+    job.write_bytes(b"\xef\xbb\xbf" + job.read_bytes())
+    conf = Path(root) / "conf/base/daily_sales.yml"
+    conf.write_text(conf.read_text().replace("retry_delay_m: 5}", "retry_delay_m: 5, tasks: flow}"))
+    dag = looked_at(airflow, MICROBATCH_SUITE=root)["dags"]["daily_sales_pipeline"]
+    assert len(dag["tasks"]) > 1
+    assert {task["owner"] for task in dag["tasks"].values()} == {"shop"}
+
+
 def test_a_job_without_a_schedule_has_no_dag(airflow, edited):
     root = edited("conf/base/daily_sales.yml", "schedule:", "#schedule:")
     assert list(looked_at(airflow, MICROBATCH_SUITE=root)["dags"]) == ["web_shop_pipeline"]
@@ -228,6 +241,13 @@ MISTAKES = {
     "no_yaml": ("conf/base/{}.yml", "schedule:", "schedule: [", "conf/base/no_yaml.yml: is not YAML"),
     "no_schedule": ("conf/base/{}.yml", "schedule:", "schedule: nightly #", "schedule: must be keys with values"),
     "no_cron": ("conf/base/{}.yml", "0 2 * * *", "0 26 * * *", "'0 26 * * *' is no cron expression"),
+    "never": ("conf/base/{}.yml", "0 2 * * *", "0 2 31 2 *", "'0 2 31 2 *' is no cron expression"),
+    "no_quotes": (
+        "conf/base/{}.yml",
+        'cron: "0 2 * * *"',
+        "cron: 0 2 * * 1,3",
+        "schedule: there is no key 3, there are cron, timezone, sla_m, retries, retry_delay_m, tasks; write the cron in quotes",
+    ),
     "no_zone": ("conf/base/{}.yml", "timezone: UTC", "timezone: Europe/Bern", "'Europe/Bern' is no time zone"),
     "not_set": ("conf/base/{}.yml", "0 2 * * *", "${env:NOBODY_SET_IT}", "NOBODY_SET_IT is not set for Airflow"),
     "number_as_owner": ("conf/base/{}.yml", "owner: data-team", "owner: 5", "owner: 5 must be text"),

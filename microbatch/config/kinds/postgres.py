@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema, field_validator, model_validator
 
 from microbatch.config.kinds.source import SourceConf, at_key
 from microbatch.config.values import AmountOrZero, Count, Text
+
+if TYPE_CHECKING:
+    from microbatch.config.connection import Connection
 
 LONGEST = 63  # bytes of a name; PostgreSQL manual, "Identifiers and Key Words"
 _SLOT = re.compile(r"[a-z0-9_]{1,63}")  # PostgreSQL manual, "Replication Slots"
@@ -106,6 +109,10 @@ class PostgresConf(SourceConf):
         common = {"connection": self.connection, "table": self.table, "mode": self.mode}
         own = {"cursor": self.cursor, "key": list(self.key)} if self.mode == "cursor" else {"slot": self.slot}
         return {**common, **own}
+
+    def lacks(self, connection: Connection | None) -> str | None:
+        given = connection is not None and connection.uri is not None
+        return None if given else f"connection {self.connection} has no uri; a postgres source needs one"
 
     def adds(self) -> tuple[str, ...]:
         changes = ("_op STRING", "_lsn BIGINT", "_committed_at TIMESTAMP") if self.mode == "changes" else ()

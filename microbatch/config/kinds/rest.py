@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from microbatch.config.connection import Connection
     from microbatch.sources.rest.paging import Paging
 
+ESCAPED = "; in a user or password write / as %2F, @ as %40, : as %3A, # as %23 and ? as %3F"
 # Which keys each way of paging has: those it needs, and those it may have.
 _PAGING: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "link": ((), ("field",)),
@@ -94,7 +95,7 @@ class RestConf(SourceConf):
     @classmethod
     def _url(cls, value: str) -> str:
         if not is_http(value):
-            raise ValueError("must begin with http:// or https:// and name a host")
+            raise ValueError(f"must begin with http:// or https:// and name a host{ESCAPED}")
         return value
 
     @model_validator(mode="after")
@@ -134,16 +135,19 @@ class RestConf(SourceConf):
     def lacks(self, connection: Connection | None) -> str | None:
         if connection is None or connection.url is None:
             return f"connection {self.connection} has no url; a rest source needs one"
-        return None if is_http(connection.url) else f"the url of connection {self.connection} is no http:// or https://"
+        if is_http(connection.url):
+            return None
+        return f"the url of connection {self.connection} is no http:// or https:// with a host{ESCAPED}"
 
     def _places(self) -> tuple[str, ...]:
         return ("_fetched_at TIMESTAMP",) if self.metadata else ()
 
 
 def is_http(url: str) -> bool:
-    """Whether it is a URL of a server that speaks HTTP."""
+    """Whether it is a URL of a server that speaks HTTP, of which every part can be told."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # a / in a password ends the host there, and what is behind the : would be shown as a bad port
         return parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
