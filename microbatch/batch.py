@@ -21,7 +21,7 @@ from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChan
 from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result, masks
 from microbatch.sink import deletes, exact, history, ops, small, targets
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import ORDER, Table
 from microbatch.sink.tables import outcome_of as outcome_of_commit
 from microbatch.sources import snapshots
 from microbatch.sources.files import Files, unreadable
@@ -129,7 +129,10 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
     plan = work.shape.plan
     judged = plan.judge(shaped)
     leaves = plan.leaves
-    judged = judged.withColumn("_row", F.when(leaves, F.col("_row")))  # only a row that leaves needs its input any more
+    row = F.col("_row")
+    if ORDER in getattr(judged.schema["_row"].dataType, "names", ()):
+        judged, row = judged.withColumn(ORDER, row[ORDER]), row.dropFields(ORDER)
+    judged = judged.withColumn("_row", F.when(leaves, row))  # only a row that leaves needs its input any more
     return judged.observe(
         counts,
         F.count(F.lit(1)).alias("transformed"),
@@ -239,9 +242,10 @@ def write(work: Work, kept: Kept, judged: Judged) -> Outcome:
 
 
 def good(work: Work, judged: Judged) -> DataFrame:
-    """The rows that stay, with the columns of the transform and none of the engine's."""
+    """The rows that stay, with the columns of the transform and none of the engine's but, for an Upsert, `ORDER`."""
     rows = judged.rows.where(~work.shape.plan.leaves) if judged.leaving else judged.rows
-    return rows.select(*_quoted(work.shape.output.fieldNames()))
+    order = [ORDER] if ORDER in rows.columns and isinstance(work.flow.writes, Upsert) else []
+    return rows.select(*_quoted(work.shape.output.fieldNames()), *order)
 
 
 def _replaced(work: Work, kept: Kept) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from microbatch import quarantine
 from microbatch.outcome import Outcome
 from microbatch.sink import ops
+from microbatch.sink.tables import ORDER
 from microbatch.sources.record import Record
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
@@ -19,6 +20,8 @@ def surrender(work: Work, kept: Kept) -> Outcome:
         kept.groups is not None
     ):  # of a recomputing flow the groups are what came: the next change of one rewrites it whole
         rows, is_bad = kept.groups.withColumn("_row", F.struct(*work.flow.recompute_by)), F.lit(False)
+    if ORDER in getattr(rows.schema["_row"].dataType, "names", ()):
+        rows = rows.withColumn("_row", F.col("_row").dropFields(ORDER))
     counts = Observation("given up")
     counted = rows.observe(counts, F.count(F.lit(1)).alias("read"), F.count(F.when(is_bad, 1)).alias("unparsed"))
     seen = counted.localCheckpoint(eager=True)

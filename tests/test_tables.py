@@ -42,8 +42,18 @@ TOTAL = """
     Flow("total", reads="silver.sales", recompute_by=["{by}"], transform=shop.total_by_{by},
          writes=Replace("gold.totals", keys=["{by}"])),
 """
+COPIES = """
+    Flow("copy", reads="silver.sales", writes=Upsert("gold.copy", keys="id", delete_when="_op = 'delete'")),
+    Flow("dated", reads="silver.sales", transform=shop.same,
+         writes=Upsert("gold.dated", keys="id", newest_by="at", delete_when="_op = 'delete'")),
+"""
 TRANSFORMS = '''
 from pyspark.sql import functions as F
+
+
+def same(sales):
+    """Add a column."""
+    return sales.withColumn("twice", F.col("amount") * 2)
 
 
 def total_by_shop(sales):
@@ -89,6 +99,25 @@ def states(bench: Bench) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("crash", [False, True])
+def test_of_several_changes_of_a_key_in_one_batch_the_one_that_came_last_wins(bench: Bench, crash: bool):
+    """No time tells them apart: a delete shows the row as it was, with the time that the row had."""
+    declare(bench, KEEP + COPIES)
+    many, lost = range(1, 13), range(20, 23)
+    for amount in (1, 2, 3):  # each a version of the table; what comes after the first is one batch of its readers
+        bench.land("sales", *[sale(id_, "a", amount) for id_ in many], *[sale(id_, "b", amount) for id_ in lost])
+        bench.run("shop", flows=["ingest", "keep"] if amount > 1 else [])
+    bench.land("sales", *[sale(id_, "b", 3, at=2, gone=True) for id_ in lost])
+    bench.run("shop", flows=["ingest", "keep"])
+    if crash:
+        bench.crash("shop", before="target", flows=["copy", "dated"])
+    outcomes = [outcome for outcome in bench.run("shop") if outcome.flow in ("copy", "dated")]
+    assert {outcome.rows_read for outcome in outcomes} == {33}
+    for table in ("gold.copy", "gold.dated"):
+        rows = bench.read(table).select("id", "amount").collect()
+        assert {tuple(row) for row in rows} == {(id_, 3) for id_ in many}, table
+
+
 def test_an_appended_table_is_read_row_for_row_by_each_of_its_readers(bench: Bench):
     copy = 'Flow("copy", reads="bronze.sales", writes=Append("silver.copy")),'
     declare(bench, f'{copy}\n    Flow("again", reads=SALES, writes=Append("bronze.again")),')

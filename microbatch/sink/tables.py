@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql.types import StructType
 
+ORDER = "_mb_order"  # BIGINT in `_row` of an input that tells changes: of two changes of one key the larger came later
+
 
 @dataclass(frozen=True)
 class Table:

@@ -21,7 +21,7 @@ from pyspark.sql.window import Window
 
 from microbatch.job import Append, History, Replace, Target, Upsert
 from microbatch.sink import deletes, exact, small
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import ORDER, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -80,7 +80,7 @@ def write(
     """Commit a batch's good rows to its target.
 
     Args:
-        rows: pinned; the columns of the target, nothing of the engine's. For a History as `history.tell` gives them.
+        rows: pinned; the columns of the target, and for an Upsert of changes `ORDER`. For a History as `history.tell` gives them.
         groups: for a Replace or a History, the groups that are rewritten: one row a group, the columns of `target.keys`.
         deletions: for an Upsert, what is remembered of earlier deletions (see `deletes`).
         few: they may pass through the driver (see `small`).
@@ -113,12 +113,14 @@ def write(
 
 
 def newest(rows: DataFrame, target: Upsert) -> DataFrame:
-    """One row per key: the newest version; on a tie the one that comes last in an order fixed by the rows themselves."""
+    """One row per key: the newest version; on a tie the change that came later (`ORDER`, where the rows have it), else the one
+    that comes last in an order fixed by the rows themselves."""
     versions = [F.col(f"`{name}`").desc_nulls_last() for name in target.newest_by]
+    told = [F.col(ORDER).desc()] if ORDER in rows.columns else []
     # A rewritten group comes as a delete and an insert of one commit, so of one time: what is there again stays.
-    ties = [deletes.are(target).asc(), *exact.order_of(rows)]
+    ties = [*told, deletes.are(target).asc(), *exact.order_of(rows.drop(ORDER))]
     order = Window.partitionBy(*[f"`{key}`" for key in target.keys]).orderBy(*versions, *ties)
-    return rows.withColumn(PLACE, F.row_number().over(order)).where(f"{PLACE} = 1").drop(PLACE)
+    return rows.withColumn(PLACE, F.row_number().over(order)).where(f"{PLACE} = 1").drop(PLACE, ORDER)
 
 
 def _merge_of(rows: DataFrame, target: Upsert | Replace | History, groups: DataFrame | None) -> tuple[DataFrame, Merge]:

@@ -61,7 +61,7 @@ class Stream(Input, Protocol):
     """An input whose rows are those of the micro-batch that Spark brings."""
 
     def rows(self, batch: DataFrame) -> DataFrame:
-        """The rows of a micro-batch with the engine's columns (see `parse`), and where known `NEWEST`."""
+        """The rows of a micro-batch with the engine's columns (see `parse`), and where known `NEWEST` and `ORDER`."""
 
     def sample(self, spark: SparkSession, most: int) -> DataFrame:
         """At most so many rows that would come next (else some that came), as `rows` gives them; nothing is taken in."""

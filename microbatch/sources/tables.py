@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from microbatch.errors import StateChanged
 from microbatch.places import Place, lines_of
-from microbatch.sink.tables import Table, appended, merged
+from microbatch.sink.tables import ORDER, Table, appended, merged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OP, CHANGED_AT = "_op", "_changed_at"
 CHANGE_COLUMNS = f"{OP} STRING, {CHANGED_AT} TIMESTAMP"
+FED = ("_change_type", "_commit_version", "_commit_timestamp")  # what the change data feed adds
 CHANGES = "_mb_changes"  # beside a group: how many of its rows changed
 LITERAL_GROUPS = 1_000  # above it a list of literals costs more to plan than the files it saves
 
@@ -129,16 +130,20 @@ class TableInput:
         """The rows of a micro-batch with `_row`; a change is one row: its image after it, or before a delete."""
         from pyspark.sql import functions as F
 
+        order = []
         if self.changes:
+            order = [F.col("_commit_version").alias(ORDER)]
             batch = batch.where("_change_type <> 'update_preimage'").withColumns(
                 {
                     OP: F.when(F.col("_change_type") == "update_postimage", "update").otherwise(F.col("_change_type")),
                     CHANGED_AT: F.col("_commit_timestamp"),
                 }
             )
-            batch = batch.drop("_change_type", "_commit_version", "_commit_timestamp")
+        fed = FED if self.changes else ()
+        own = [f"`{name}`" for name in batch.columns if name not in fed]
         nothing = F.lit(None).cast("string")
-        return batch.withColumns({"_row": F.struct("*"), "_unparsed": nothing, "_problem": nothing})
+        rows = batch.withColumns({"_row": F.struct(*own, *order), "_unparsed": nothing, "_problem": nothing})
+        return rows.drop(*fed)
 
     def newest_at(self) -> int | None:
         """When the table was last written to, in ms since 1970, or None."""

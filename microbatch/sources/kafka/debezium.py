@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from microbatch.sink.tables import ORDER
 from microbatch.sources import parse
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def rows(
     found = parse.json_lines(lines, declared, unknown_fields, options)
     problem = F.coalesce(F.col("_refused"), F.col(parse.PROBLEM))
     names = [*declared.fieldNames(), *(["_rescued"] if "_rescued" in found.columns else []), *CHANGE, *places]
+    order = [F.col("_offset").alias(ORDER)] if "_offset" in places else []
     found = found.withColumn(parse.PROBLEM, problem).withColumns(
         {
             parse.UNPARSED: F.when(problem.isNotNull(), F.col("_message")),
-            parse.ROW: F.struct(*[f"`{name}`" for name in names]),
+            parse.ROW: F.struct(*[f"`{name}`" for name in names], *order),
         }
     )
     return found.drop("_refused", "_message")

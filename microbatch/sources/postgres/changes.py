@@ -119,7 +119,8 @@ class ChangesInput:
         from pyspark.sql import functions as F
 
         added = {"_table": F.lit(self.conf.table)} if self.conf.metadata else {}
-        return rows.shaped(batch, self._with_changes(batch.sparkSession), added, F.col("_committed_at"))
+        declared = self._with_changes(batch.sparkSession)
+        return rows.shaped(batch, declared, added, newest=F.col("_committed_at"), order=F.col("_lsn"))
 
     def sample(self, spark: SparkSession, most: int) -> DataFrame:
         """See `Stream`: changes that wait, else rows of the table as a first copy has them. Nothing is made on the server."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch import empty
 from microbatch.errors import StateChanged
 from microbatch.places import Place
+from microbatch.sink.tables import ORDER
 from microbatch.sources.postgres.connection import START_ANEW, Server
 from microbatch.sources.tables import last_offset
 
@@ -39,13 +40,20 @@ def refuse_other_server(server: Server, offset: dict[str, Any] | None, now: str)
         raise StateChanged(server.flow, what, f"connect to the server that was read so far, or {START_ANEW}")
 
 
-def shaped(batch: DataFrame, declared: StructType, added: dict[str, Column], newest: Column | None) -> DataFrame:
+def shaped(
+    batch: DataFrame,
+    declared: StructType,
+    added: dict[str, Column],
+    newest: Column | None,
+    order: Column | None = None,
+) -> DataFrame:
     """A micro-batch with the engine's columns (see `parse`).
 
     Args:
         declared: the columns of the source's schema, then those that its mode adds.
         added: what `metadata` adds.
         newest: when each row came to be.
+        order: which of two changes came later.
     """
     from pyspark.sql import functions as F
 
@@ -59,7 +67,8 @@ def shaped(batch: DataFrame, declared: StructType, added: dict[str, Column], new
         "_problem",
         *([newest.alias(NEWEST)] if newest is not None else []),
     )
-    return rows.withColumn("_row", F.struct(*names, *added))
+    told = [order.alias(ORDER)] if order is not None else []
+    return rows.withColumn("_row", F.struct(*names, *added, *told))
 
 
 def sampled(spark: SparkSession, schema: StructType, blocks: Sequence[pa.RecordBatch], most: int) -> DataFrame:
