@@ -43,7 +43,7 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
         TransformBroken: the transform raised, or changed the number of rows; nothing was written.
         StateChanged: a file of the batch vanished or changed.
     """
-    if batch_id <= work.committed and (done := committed(work, batch_id)):
+    if batch_id <= max(work.committed, work.recorded) and (done := committed(work, batch_id)):
         return done
     kept = keep(work, batch, batch_id)
     if batch_id == work.give_up:
@@ -57,14 +57,15 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
 
 
 def committed(work: Work, batch_id: int) -> Outcome | None:
-    """The outcome of a batch that is in the target already, with its ledger row made up for; None where it is not there."""
+    """The outcome of a batch that is done: in the target already, with its ledger row made up for, or in the ledger, where the
+    batch had nothing to write. None where it is in neither."""
     for commit in work.target.commits():
         outcome = outcome_of_commit(commit)
         if outcome and (outcome.query_id, outcome.batch_id) == (work.query_id, batch_id):
             ops.record(work.warehouse, outcome)
             _close(work, outcome)
             return outcome
-    return None
+    return ops.outcome(work.warehouse, work.query_id, batch_id)
 
 
 def give_up(work: Work, kept: Kept, spark: SparkSession) -> Outcome:
@@ -140,6 +141,7 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
         F.count(F.when(_deleting(work) & ~leaves, 1)).alias("deleting"),
         *_bounds(work, leaves),
         F.sum(small.width(work.shape.output)).alias("text"),
+        F.sum(F.when(leaves, quarantine.size(judged, work.shape.output))).alias("leaving_bytes"),
         *plan.metrics(),
     )
 
@@ -170,6 +172,7 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
         deleting=found["deleting"],
         bounds={key: (found[f"_low_{key}"], found[f"_high_{key}"]) for key in _bounded(work)},
         text_bytes=found["text"] or 0,
+        letter_bytes=(found["leaving_bytes"] or 0) + (read.get("unparsed_bytes") or 0),
         results=results_of(work, pinned, found),
     )
     _hold_rows(work, kept, judged, spark)
@@ -197,7 +200,8 @@ def divert(work: Work, kept: Kept, judged: Judged) -> None:
     if judged.unparsed:
         letters.append(quarantine.of_text(kept.rows, work.mask))
     again = kept.batch_id <= work.planned
-    quarantine.write(origin_of(work, kept), letters, judged.leaving + judged.unparsed, file_letters(kept), again)
+    count = judged.leaving + judged.unparsed
+    quarantine.write(origin_of(work, kept), letters, count, judged.letter_bytes, file_letters(kept), again)
     if kept.broken:
         Record(work.checkpoint).forgive(kept.batch_id, kept.broken)
     work.reached("letters", kept.batch_id)
@@ -279,8 +283,9 @@ def _read(work: Work, kept: Kept, broken: Mapping[str, str], spark: SparkSession
 def _counted(kept: Kept) -> Kept:
     count = Observation("read")
     unparsed = F.count(F.when(F.col("_unparsed").isNotNull(), 1)).alias("unparsed")
+    size = F.sum(F.octet_length("_unparsed")).alias("unparsed_bytes")
     newest = [F.unix_millis(F.max(NEWEST)).alias("newest")] if NEWEST in kept.rows.columns else []
-    rows = kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed, *newest)
+    rows = kept.rows.observe(count, F.count(F.lit(1)).alias("read"), unparsed, size, *newest)
     return replace(kept, rows=rows, count=count)
 
 

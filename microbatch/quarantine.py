@@ -21,8 +21,12 @@ from microbatch.sink.tables import Table
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import StructType
 
-MANY = 20_000  # letters of a batch that Spark writes instead of the driver: about 20 MB of text in the driver's memory
+MANY, LARGE = (
+    20_000,
+    20_000_000,
+)  # letters of a batch, and their bytes, above which Spark writes them instead of the driver
 TABLE = "ops.quarantine"
 REASON = ("expectation", "column", "severity", "message")
 
@@ -89,6 +93,16 @@ def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
     )
 
 
+def size(rows: DataFrame, shape: StructType) -> Column:
+    """About the bytes of a row's letter: those of its input as text, or of its columns `shape`."""
+    from pyspark.sql import functions as F
+
+    from microbatch.sink import small
+
+    is_text = rows.schema["_row"].dataType.simpleString() == "string"
+    return F.octet_length("_row").cast("long") if is_text else small.width(shape) + 8 * len(shape)
+
+
 def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
     """The input row of `_row` as JSON text (it is that text already, or a struct), the values of `mask` hidden."""
     from pyspark.sql import functions as F
@@ -107,20 +121,25 @@ def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
 
 
 def write(
-    origin: Origin, letters: Sequence[DataFrame], count: int, files: pa.Table | None = None, again: bool = False
+    origin: Origin,
+    letters: Sequence[DataFrame],
+    count: int,
+    size: int,
+    files: pa.Table | None = None,
+    again: bool = False,
 ) -> None:
     """Write a batch's letters in one commit; nothing where there are none.
 
     Args:
         letters: frames as `of_rows` and `of_text` give them, over pinned rows or a repeatable read.
-        count: how many rows they hold, as counted in the pass that pinned the batch.
+        count, size: how many rows they hold, and about how many bytes (see `size`), as counted in the pass that pinned the batch.
         files: as `of_files` gives it.
         again: whether an earlier attempt at this batch may have left letters, which these replace.
 
     Raises:
         RuntimeError: the frames hold another number of rows than were counted: the input changed in between.
     """
-    if count > MANY:
+    if count > MANY or size > LARGE:
         _write_by_spark(origin, letters, files)
         return
     import pyarrow as pa

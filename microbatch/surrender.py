@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from microbatch import quarantine
 from microbatch.outcome import Outcome
@@ -23,7 +24,14 @@ def surrender(work: Work, kept: Kept) -> Outcome:
     if ORDER in getattr(rows.schema["_row"].dataType, "names", ()):
         rows = rows.withColumn("_row", F.col("_row").dropFields(ORDER))
     counts = Observation("given up")
-    counted = rows.observe(counts, F.count(F.lit(1)).alias("read"), F.count(F.when(is_bad, 1)).alias("unparsed"))
+    unparsed = F.octet_length("_unparsed") if kept.groups is None else F.lit(None)
+    size = F.coalesce(unparsed, quarantine.size(rows, work.shape.input if kept.groups is None else StructType()))
+    counted = rows.observe(
+        counts,
+        F.count(F.lit(1)).alias("read"),
+        F.count(F.when(is_bad, 1)).alias("unparsed"),
+        F.sum(size).alias("bytes"),
+    )
     seen = counted.localCheckpoint(eager=True)
     read, bad = counts.get["read"], counts.get["unparsed"]
     reason = [F.lit(text) for text in ("batch", "", "critical", "given up with --accept batch")]
@@ -34,7 +42,7 @@ def surrender(work: Work, kept: Kept) -> Outcome:
         quarantine.of_rows(parsed, F.lit(True), reasons, work.mask),
         *([quarantine.of_text(seen, work.mask)] if bad else []),
     ]
-    quarantine.write(origin_of(work, kept), letters, read, file_letters(kept), again=True)
+    quarantine.write(origin_of(work, kept), letters, read, counts.get["bytes"] or 0, file_letters(kept), again=True)
     if kept.broken:
         Record(work.checkpoint).forgive(kept.batch_id, kept.broken)
     outcome = outcome_of(work, kept, Judged(seen, read, bad, transformed, transformed, 0, {}, ()), 0)

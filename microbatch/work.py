@@ -26,7 +26,7 @@ class Work:
     """All that a batch of one flow needs; made once a run.
 
     Attributes:
-        committed: the last batch the target held when the run began: up to it nothing is judged again.
+        committed, recorded: the last batch of the target, and of the ledger, when the run began: up to them nothing is judged again.
         planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
         mask: columns whose values letters hide.
         give_up: a batch whose rows somebody sends to quarantine as they are; -1 for none.
@@ -47,6 +47,7 @@ class Work:
     planned: int
     properties: Mapping[str, str]
     reached: Callable[[str, int], None]
+    recorded: int = -1
     mask: tuple[str, ...] = ()
     give_up: int = -1
     letters: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Judged:
     bounds: Mapping[str, tuple[Any, Any]]
     results: tuple[Result, ...]
     text_bytes: int = 0  # where nothing is written nobody counts it
+    letter_bytes: int = 0
 
 
 def outcome_of(work: Work, kept: Kept, judged: Judged, written: int) -> Outcome:

@@ -7,6 +7,7 @@ import threading
 import pytest
 from chispa import assert_df_equality
 
+from microbatch import quarantine
 from microbatch.errors import ConfigError, ExpectationStopped, TransformBroken
 from microbatch.sink import small
 from microbatch.sink.tables import Table
@@ -47,6 +48,23 @@ def test_a_letter_holds_the_input_and_every_reason_and_a_warning_stays(orders: B
         ("critical", False, 1),
         ("warning", False, 1),
     }
+
+
+def test_a_few_letters_with_much_text_in_all_are_written_by_spark_and_are_the_same(orders: Bench, monkeypatch):
+    """Through the driver they would not fit: a line of 25 MB is one letter."""
+    orders.land("orders", order(1, "-1.00"), "{broken" + "x" * 2_000, order(2, "-2.00"), order(2, "-2.00"), "{broken")
+    orders.crash("orders", before="target", flows=["ingest"])
+    orders.run("orders", flows=["ingest"])
+    orders.crash("orders", before="target")
+    before = {letter.id: letter.payload for letter in orders.quarantine("orders").collect()}
+    assert len(before) == 5
+    written = []
+    by_spark = quarantine._write_by_spark
+    monkeypatch.setattr(quarantine, "_write_by_spark", lambda *given: (written.append(1), by_spark(*given)))
+    monkeypatch.setattr(quarantine, "LARGE", 20)
+    orders.run("orders")
+    assert written == [1]
+    assert {letter.id: letter.payload for letter in orders.quarantine("orders").collect()} == before
 
 
 def test_two_equal_bad_rows_are_two_letters(orders: Bench):

@@ -149,3 +149,20 @@ def test_accept_files_goes_on_without_a_file_that_vanished_and_takes_a_changed_o
 def test_accept_without_one_flow_is_refused(orders: Bench):
     with pytest.raises(ConfigError, match="one --flow"):
         run(orders.suite(), ["orders"], accept="batch")
+
+
+def test_a_batch_that_is_in_the_ledger_and_wrote_nothing_is_not_judged_again_though_it_would_be_otherwise(
+    orders: Bench,
+):
+    """Its letters are open, for a replay; rows that were written now would be in no ledger row."""
+    orders.land("orders", '{"order_id": 1, /* no JSON */ "amount": 1.00, "updated_at": "2024-01-01T00:00:00Z"}')
+    orders.crash("orders", before="commit", flows=["ingest"])
+    orders.write(
+        "conf/base/orders.yml", ORDERS_CONF.replace("format: json,", "format: json, options: {allowComments: true},")
+    )
+    orders.land("orders", order(2))
+    outcomes = orders.run("orders", flows=["ingest"])
+    assert [(each.rows_read, each.rows_unparsed, each.rows_written) for each in outcomes] == [(1, 1, 0), (1, 0, 1)]
+    assert [row.order_id for row in orders.read("bronze.orders").collect()] == [2]
+    assert [letter.status for letter in orders.quarantine("orders").collect()] == ["open"]
+    assert len(orders.ledger("orders")) == 2

@@ -21,7 +21,9 @@ from microbatch.sink import ops
 from microbatch.sink.tables import Table, outcome_of, rewound_by
 from microbatch.sources.tables import numbered
 
-ASKED = ("query_id", "batch_id", "target_version", "started_at")  # of a ledger row
+# Of the ledger's rows under one query id; by SQL, for a run that goes on looks once a second and keeps years of rows.
+LAST = """query_id, max(started_at) AS started_at, max(batch_id) AS batch_id, max(target_version) AS target_version,
+    max(CASE WHEN target_version IS NOT NULL THEN batch_id END) AS wrote"""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Standing:
     Attributes:
         query_id: the checkpoint's; None before the first run.
         committed: the last batch in the target under that id, -1 for none.
+        recorded: the last batch in the ledger under that id, -1 for none.
         planned: the last batch Spark planned, -1 for none.
         done: the last batch Spark committed, -1 for none; less than `planned`: a batch is unfinished.
     """
 
     query_id: str | None
     committed: int
+    recorded: int
     planned: int
     done: int
 
@@ -67,14 +71,14 @@ def shake(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: 
 
 def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, reads: Mapping[str, Any]) -> Standing:
     target = Table(warehouse, flow.writes.table)
-    rows = ops.rows(warehouse, "batches", _of(job, flow), only=ASKED)
+    rows = ops.asked(warehouse, "batches", LAST, _of(job, flow), "GROUP BY query_id")
     ledger = [batch for batch in rows if not batch["query_id"].startswith(ops.BESIDE)]
     query_id = _query_id(flow, checkpoint)
     planned, done = _last(checkpoint / "offsets"), _last(checkpoint / "commits")
     if query_id is None:
         if not accepted(checkpoint):
             _refuse_lost(job, flow, target, ledger)
-        return Standing(None, -1, -1, -1)
+        return Standing(None, -1, -1, -1, -1)
     _refuse_damaged(flow, checkpoint, planned, done)
     latest = max(ledger, key=lambda batch: batch["started_at"], default=None)
     ids = known_ids(checkpoint, query_id)
@@ -85,7 +89,7 @@ def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, rea
     committed, back = target.last_batch(query_id), baseline(checkpoint)
     in_target = max(-1 if committed is None else committed, back.batch_id if back else -1)
     in_ledger = max((batch["batch_id"] for batch in mine), default=-1)
-    wrote = max((batch["batch_id"] for batch in mine if batch["target_version"] is not None), default=-1)
+    wrote = max((batch["wrote"] for batch in mine if batch["wrote"] is not None), default=-1)
     ahead = max(in_target, in_ledger) - planned
     if ahead > 0:
         what = (
@@ -105,7 +109,8 @@ def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, rea
         what = f"the checkpoint is ahead: it has done batch {needed}, and neither {target.name} nor the ledger has it"
         raise StateChanged(flow.name, what, _START_ANEW)
     _refuse_other_input(checkpoint, job, flow, reads)
-    return Standing(query_id, in_target, planned, done)
+    recorded = max((batch["batch_id"] for batch in mine if batch["query_id"] == query_id), default=-1)
+    return Standing(query_id, in_target, recorded, planned, done)
 
 
 def remember_input(checkpoint: Place, reads: Mapping[str, Any]) -> None:

@@ -124,6 +124,13 @@ def rows(
         filters: column, operator (`=`, `in`, `>`…) and value, all of which must hold: `[("job", "=", "daily_sales")]`.
         only: the columns wanted; empty for all.
     """
+    return asked(warehouse, table, ", ".join(f'"{name}"' for name in only) or "*", filters)
+
+
+def asked(
+    warehouse: str, table: str, columns: str, filters: Sequence[tuple[str, str, Any]] = (), then: str = ""
+) -> list[dict[str, Any]]:
+    """What a SELECT of such columns gives, of the rows that `rows` would give; `then` is SQL behind the condition."""
     stored = Table(warehouse, f"ops.{table}")
     if not stored.exists():
         return []
@@ -131,9 +138,16 @@ def rows(
 
     # By SQL: after an update by delta-rs, pyarrow's own filters fail on the log's statistics (string against string_view).
     condition = " AND ".join(f'"{column}" {operator} {literal(value)}' for column, operator, value in filters) or "true"
-    columns = ", ".join(f'"{name}"' for name in only) or "*"
-    query = QueryBuilder().register("t", stored.open()).execute(f"SELECT {columns} FROM t WHERE {condition}")  # noqa: S608
-    return dicts(query.read_all())
+    statement = f"SELECT {columns} FROM t WHERE {condition} {then}"  # noqa: S608
+    return dicts(QueryBuilder().register("t", stored.open()).execute(statement).read_all())
+
+
+def outcome(warehouse: str, query_id: str, batch_id: int) -> Outcome | None:
+    """The outcome of a batch as the ledger has it, without results and letters; None where it has none."""
+    for row in rows(warehouse, "batches", [("query_id", "=", query_id), ("batch_id", "=", batch_id)]):
+        times = {name: row[name] and row[name].isoformat() for name in ("started_at", "newest_at")}
+        return Outcome(**{**row, **times})
+    return None
 
 
 def dicts(found: Any) -> list[dict[str, Any]]:
