@@ -28,7 +28,7 @@ from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, quoted
 from microbatch.sources.postgres.copy import FILE_ROWS, Copy, Spool
 from microbatch.sources.postgres.log import ChangesReading, release
-from microbatch.sources.postgres.slot import Slot, Waiting
+from microbatch.sources.postgres.slot import Look, Slot
 from microbatch.sources.tables import numbered
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ChangesInput:
 
     def __init__(self, server: Server, schema: str, conf: ChangesConf, slot: Slot, checkpoint: Place) -> None:
         self.server, self.schema, self.conf, self.slot, self.checkpoint = server, schema, conf, slot, checkpoint
-        self._seen: tuple[int, list[Waiting]] | None = None
+        self._seen: tuple[int, Look] | None = None
 
     def fetch(self) -> None:
         """Publication, slot and first copy where they are missing; what is done with is given back to the server.
@@ -78,12 +78,18 @@ class ChangesInput:
                 Spool(self.checkpoint).make(self.server, session, self.slot, relation, self._names, most)
                 return
             release(self.server, self.slot, self.checkpoint)
-            until, waiting = self._waiting(session, relation, offset)
-            self._seen = until, waiting
+            until, look = self._waiting(session, relation, offset)
             done = offset is not None and numbered(self.checkpoint / "offsets") == numbered(self.checkpoint / "commits")
-            if done and not waiting and not self._uncopied(offset):
-                Skipped(self.checkpoint).write(until)  # before the slot moves: it must never be ahead of what is known
-                self.slot.release(session, until)
+            idle = done and not self._uncopied(offset)
+            while idle and not look.waiting:
+                Skipped(self.checkpoint).write(
+                    look.upto
+                )  # before the slot moves: it must never be ahead of what is known
+                self.slot.release(session, look.upto)
+                if look.upto >= until:
+                    break
+                look = self._look(session, relation, offset, until)
+            self._seen = until, look
 
     def pending(self) -> int:
         """Rows of the first copy and changes that no batch has taken in yet; counted up to about 100,000.
@@ -103,7 +109,11 @@ class ChangesInput:
                 return max(1, int(session.value(f"SELECT count(*) FROM ({some}) x")))  # a run makes the slot at least
             self._seen = self._seen or self._waiting(session, relation, offset)
             after = offset["lsn"] if offset else 0
-            return self._uncopied(offset) + sum(each.changes for each in self._seen[1] if each.commit >= after)
+            until, look = self._seen
+            known = self._uncopied(offset) + sum(each.changes for each in look.waiting if each.commit >= after)
+            return known or int(
+                look.upto < until and after < until
+            )  # where nobody looked there may be some: a run looks
 
     def stream(self, spark: SparkSession) -> DataFrame:
         """The copy, then changes up to now: the schema's columns as `values` makes them, `_op`, `_lsn`, `_committed_at`."""
@@ -214,8 +224,8 @@ class ChangesInput:
         Spool(self.checkpoint).refuse_missing(self.server, offset["copied"], copy)
         return copy
 
-    def _waiting(self, session: Session, relation: Relation, offset: Offset | None) -> tuple[int, list[Waiting]]:
-        """The log's end, and what waits before it."""
+    def _waiting(self, session: Session, relation: Relation, offset: Offset | None) -> tuple[int, Look]:
+        """The log's end, and what waits before it, as far as a first look goes."""
         copy = self._copy(session, relation)
         assert copy is not None
         after = offset["lsn"] if offset else copy.start
@@ -226,8 +236,14 @@ class ChangesInput:
         self.slot.refuse_lost(session, max(after, Skipped(self.checkpoint).read()))
         until = int(session.value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"))
         if until <= after:
-            return after, []
-        return until, self.slot.waiting(session, relation, after, until, copy.holds, rows.MOST_COUNTED)
+            return after, Look(after, [])
+        return until, self._look(session, relation, offset, until)
+
+    def _look(self, session: Session, relation: Relation, offset: Offset | None, until: int) -> Look:
+        copy = Spool(self.checkpoint).read()
+        assert copy is not None  # `_waiting` was here before
+        after = offset["lsn"] if offset else copy.start
+        return self.slot.look(session, relation, after, until, copy.holds, rows.MOST_COUNTED)
 
     def _uncopied(self, offset: Offset | None) -> int:
         copy = Spool(self.checkpoint).read()
@@ -239,7 +255,7 @@ class ChangesInput:
         if copy is None:
             raise SourceUnavailable(self.server.source, "its slot went away while the run began; try again")
         self._seen = self._seen or self._waiting(session, relation, rows.offset_of(self.checkpoint))
-        until, waiting = self._seen
+        until, look = self._seen
         return ChangesReading(
             server=self.server,
             slot=self.slot,
@@ -249,7 +265,7 @@ class ChangesInput:
             copy=copy,
             checkpoint=self.checkpoint,
             until=until,
-            waiting=sum(each.changes for each in waiting),
+            waiting=bool(look.waiting) or look.upto < until,
             max_rows=self.conf.max_rows_per_batch,
         )
 

@@ -34,7 +34,7 @@ class ChangesReading:
 
     Attributes:
         until: the position this query goes up to.
-        waiting: how many changes wait between the newest planned batch and `until`.
+        waiting: whether changes wait between the newest planned batch and `until`, or may wait where nobody looked.
     """
 
     server: Server
@@ -45,7 +45,7 @@ class ChangesReading:
     copy: Copy
     checkpoint: Place
     until: int
-    waiting: int
+    waiting: bool
     max_rows: int | None
 
     def first(self) -> Offset:
@@ -66,11 +66,12 @@ class ChangesReading:
         if max_rows is None:
             return {**start, "lsn": self.until}
         with self.server.session() as session:
-            found = self.slot.waiting(
+            look = self.slot.look(
                 session, self.relation, start["lsn"], self.until, self.copy.holds, max_rows * 2 + 1_000
             )
-        total, lsn = 0, self.until
-        for each in found:
+        # Nothing so far: all of it is one batch, which takes what there is.
+        total, lsn = 0, look.upto if look.waiting else self.until
+        for each in look.waiting:
             total, lsn = total + each.changes, each.end
             if total >= max_rows:
                 break

@@ -60,6 +60,19 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a slot was seen to hold.
+
+    Attributes:
+        upto: how far was looked: of what is behind it nobody knows anything.
+        waiting: the transactions before it that change the table, commit by commit.
+    """
+
+    upto: int
+    waiting: list[Waiting]
+
+
+@dataclass(frozen=True)
 class Slot:
     """A slot and its publication, by name."""
 
@@ -139,25 +152,27 @@ class Slot:
             raise self._lost("was made anew, or moved on by somebody else, past changes that were not read")
         return standing
 
-    def waiting(
-        self, session: Session, relation: Relation, after: int, upto: int, snapshot: Snapshot | None, most: int | None
-    ) -> list[Waiting]:
-        """The transactions that change the table, commit by commit; so many changes of the slot are looked at."""
+    def look(
+        self, session: Session, relation: Relation, after: int, upto: int, snapshot: Snapshot | None, most: int
+    ) -> Look:
+        """What waits between two positions; of the slot's messages about `most` are looked at, in whole transactions."""
         oid = f"'\\x{relation.oid:08x}'::bytea"
         row = f"get_byte(data, 0) IN (73, 85, 68) AND substring(data from 2 for 4) = {oid}"
         emptied = f"get_byte(data, 0) = 84 AND position({oid} in data) > 0"
         statement = f"""
             SELECT xid::text::bigint, max(substring(data from 2 for 8)) FILTER (WHERE get_byte(data, 0) = 66),
               max(substring(data from 11 for 8)) FILTER (WHERE get_byte(data, 0) = 67),
-              count(*) FILTER (WHERE ({row}) OR ({emptied}))
+              count(*) FILTER (WHERE ({row}) OR ({emptied})), count(*)
             FROM {self.messages(upto, most)} GROUP BY 1"""
-        found = []
-        for xid, begin, end, changes in session.rows(statement):
+        found, seen, looked = [], 0, 0
+        for xid, begin, end, changes, messages in session.rows(statement):
             commit = int.from_bytes(begin, "big")
+            seen, looked = seen + messages, max(looked, int.from_bytes(end, "big"))
             skipped = snapshot is not None and snapshot.holds(xid, commit)
             if changes and after <= commit < upto and not skipped:
                 found.append(Waiting(commit, int.from_bytes(end, "big"), changes))
-        return sorted(found, key=lambda each: each.commit)
+        whole = seen < most
+        return Look(upto if whole else min(looked, upto), sorted(found, key=lambda each: each.commit))
 
     def messages(self, upto: int, most: int | None = None) -> str:
         """SQL of what the slot says, the same each time: `lsn`, `xid`, `data`."""

@@ -47,7 +47,8 @@ class Plainly:
         if self.conf.mode == "cursor":
             return CursorInput(server(self.uri), self.ddl, self.conf, self.checkpoint)
         name = self.conf.slot or "microbatch_test"
-        return ChangesInput(server(self.uri), self.ddl, self.conf, Slot(server(self.uri), name, name), self.checkpoint)
+        slot = Slot(server(self.uri), name, self.conf.publication or name)
+        return ChangesInput(server(self.uri), self.ddl, self.conf, slot, self.checkpoint)
 
     def run(self, crash: bool = False) -> int:
         """Take in what is there; rows. With `crash` the first batch is planned and read, and not committed."""

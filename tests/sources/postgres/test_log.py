@@ -203,3 +203,24 @@ def test_the_copy_waits_for_whoever_has_written_before_it(database: Database, tm
     reader.run()
     by_position = {row["id"]: row["note"] for row in sorted(reader.rows(), key=lambda row: row["_lsn"])}
     assert by_position == dict(database.rows("SELECT id, note FROM notes"))
+
+
+@pytest.mark.parametrize("max_rows", [None, 10])
+def test_changes_behind_a_hundred_thousand_of_another_table_are_told(suite: Suite, max_rows: int | None):
+    orders(suite.database)
+    many = "INSERT INTO others SELECT generate_series({}, {})"
+    suite.database.do("CREATE TABLE others (id int PRIMARY KEY)", "CREATE PUBLICATION two FOR TABLE orders, others")
+    slot = f"slot_{suite.database.name}"
+    reader = suite.reader(mode="changes", slot=slot, publication="two", max_rows_per_batch=max_rows)
+    reader.run()
+    suite.database.do(
+        "INSERT INTO orders (order_id) VALUES (1)",
+        many.format(1, 100_000),
+        "INSERT INTO orders (order_id) VALUES (2)",
+    )
+    assert reader.run() == 2
+    suite.database.do(many.format(100_001, 200_000), many.format(200_001, 300_000))
+    suite.database.do("INSERT INTO orders (order_id) VALUES (3)")
+    assert reader.input().pending() > 0
+    assert reader.run() == 1
+    assert (reader.input().pending(), reader.run()) == (0, 0)
