@@ -4,7 +4,9 @@ Guarantee:
     Each committed change exactly once a checkpoint, whole transactions, the same changes for the same two offsets. The slot moves
     on only behind what Spark has committed, so a batch can always be read again. Changes of one row come in the order of
     `_lsn`, which is unique; rows of the first copy carry one position, before all changes that are not in the copy.
-    A change of the key is a delete and an insert. A TRUNCATE, a slot that was lost or made anew, a table made anew: an error.
+    A change of the key is a delete and an insert. A TRUNCATE, a slot that was lost or made anew, a table made anew, a publication
+    that was made anew or left the table out for a while: an error. Not seen is one whose `publish` was narrowed and widened again
+    between two runs.
     A deleted row has its key, and the rest where the table's replica identity is FULL. A long value that an update left as it
     was is sent with FULL, else looked for (see `unsent`); a row with one that cannot be known goes to quarantine.
 What the server must allow:
@@ -21,7 +23,7 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from microbatch import empty
-from microbatch.errors import ConfigError, Problem, SourceUnavailable, StateChanged
+from microbatch.errors import SourceUnavailable, StateChanged
 from microbatch.places import Place, write
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Relation
@@ -211,7 +213,8 @@ class ChangesInput:
             usable = (
                 copy is not None and standing is not None and not standing.lost and standing.confirmed <= copy.start
             )
-            same = copy is not None and copy.oid == relation.oid
+            bond = self.slot.bond(session, relation)
+            same = copy is not None and copy.oid == relation.oid and copy.bond == bond
             here = same and copy is not None and copy.system_identifier == catalog.system_identifier(session)
             return copy if usable and here else None
         if copy is None:
@@ -221,6 +224,12 @@ class ChangesInput:
         if copy.oid != relation.oid:
             what = f"source {self.server.source}: {relation.shown} was made anew since it was read"
             raise StateChanged(self.server.flow, what, START_ANEW)
+        if copy.bond != self.slot.bond(session, relation):
+            what = (
+                f"source {self.server.source}: publication {self.slot.publication} was changed since {relation.shown} was read: "
+                "what was written while it did not tell all of the table will never be told"
+            )
+            raise StateChanged(self.server.flow, what, f"let it publish the whole table, and {START_ANEW}")
         Spool(self.checkpoint).refuse_missing(self.server, offset["copied"], copy)
         return copy
 
@@ -230,9 +239,6 @@ class ChangesInput:
         assert copy is not None
         after = offset["lsn"] if offset else copy.start
         self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
-        if not session.row("SELECT true FROM pg_publication WHERE pubname = %s", self.slot.publication):
-            what = f"publication {self.slot.publication} is gone; make it again: CREATE PUBLICATION … FOR TABLE {relation.sql}"
-            raise ConfigError(Problem(f"source {self.server.source}", what))
         self.slot.refuse_lost(session, max(after, Skipped(self.checkpoint).read()))
         until = int(session.value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"))
         if until <= after:

@@ -40,6 +40,7 @@ class Copy:
         snapshot, below: which transactions it holds; see `Snapshot`.
         at: when it was made, ISO 8601.
         oid: of the table.
+        bond: what tied it to the publication when the copy was begun.
         rows: how many each file has.
     """
 
@@ -49,6 +50,7 @@ class Copy:
     below: int
     at: str
     oid: int
+    bond: tuple[int, ...]
     system_identifier: str
     rows: tuple[int, ...]
 
@@ -69,7 +71,7 @@ class Spool:
         if not self.record.exists():
             return None
         found = json.loads(self.record.read_text())
-        return Copy(**{**found, "rows": tuple(found["rows"])})
+        return Copy(**{**found, "rows": tuple(found["rows"]), "bond": tuple(found["bond"])})
 
     def file(self, number: int) -> Place:
         """One of its files: parquet, every value as text."""
@@ -87,12 +89,18 @@ class Spool:
         Raises:
             SourceUnavailable: transactions are open for longer than anybody waits.
         """
+        bond = slot.bond(session, relation)
         made = slot.ensure(session)
-        standing = slot.standing(session)
-        assert standing is not None
         # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
         # changes which the slot goes on to tell lies before it.
-        lsn = standing.confirmed if made else session.value(_INSERT_LSN)
+        written = session.value(_INSERT_LSN)
+        if (
+            not made
+        ):  # what it holds is in the copy; and it may be of a time without the publication, which nobody can read
+            slot.release(session, written)
+        standing = slot.standing(session)
+        assert standing is not None
+        lsn = standing.confirmed if made else written
         # Something in the log at that position: a change that came next would otherwise carry the same one as the copy.
         session.do("SELECT pg_logical_emit_message(false, 'microbatch', 'first copy')")
         # A number of our own: whoever wrote before has a smaller one. The end of a snapshot is only behind those that ended.
@@ -108,7 +116,7 @@ class Spool:
         rows = tuple(self._write(blocks, file_rows))
         session.do("ROLLBACK")
         identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
-        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, identifier, rows)
+        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, bond, identifier, rows)
         write(self.record, json.dumps(asdict(copy)))
         return copy
 

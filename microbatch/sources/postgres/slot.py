@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from microbatch.errors import ConfigError, MicrobatchError, Problem, StateChanged
+from microbatch.sources.postgres import publication
 from microbatch.sources.postgres.catalog import Relation
 from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
 from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
@@ -19,11 +20,6 @@ SELECT plugin, database, wal_status, (restart_lsn - '0/0')::bigint, (confirmed_f
   pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
 FROM pg_replication_slots WHERE slot_name = %s
 """
-_PUBLICATION = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname = %s"
-_PUBLISHED = "SELECT true FROM pg_publication_tables WHERE pubname = %s AND schemaname = %s AND tablename = %s"
-_COLUMNS = (
-    "SELECT unnest(attnames) FROM pg_publication_tables WHERE pubname = %s AND schemaname = %s AND tablename = %s"
-)
 
 
 @dataclass(frozen=True)
@@ -101,20 +97,20 @@ class Slot:
         told = [
             *_of_server(session),
             *_of_table(relation, key or relation.primary_key),
-            *self._of_publication(session, relation, names),
+            *publication.unfit(session, self.publication, relation, names),
         ]
         if told:
             raise ConfigError(*[Problem(f"source {self.server.source}", what) for what in told])
 
     def ensure_publication(self, session: Session, relation: Relation) -> None:
         """Make the publication where it is missing."""
-        if session.row(_PUBLICATION, self.publication) is None:
+        if not publication.exists(session, self.publication):
             root = " WITH (publish_via_partition_root = true)" if relation.kind == "p" else ""
             try:
                 self._make(session, f"CREATE PUBLICATION {quoted(self.publication)} FOR TABLE {relation.sql}{root}")
             except MicrobatchError:
                 # Flows that read one source share it, and two that begin side by side both found none: only one can make it.
-                if session.row(_PUBLICATION, self.publication) is None:
+                if not publication.exists(session, self.publication):
                     raise
 
     def ensure(self, session: Session) -> bool:
@@ -188,23 +184,9 @@ class Slot:
         if standing is not None and not standing.lost and standing.confirmed < upto:
             session.do("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", self.name, position(upto))
 
-    def _of_publication(self, session: Session, relation: Relation, names: Sequence[str]) -> list[str]:
-        found = session.row(_PUBLICATION, self.publication)
-        if found is None:
-            return []  # it will be made
-        this = f"publication {self.publication}"
-        if not session.row(_PUBLISHED, self.publication, relation.schema, relation.name):
-            add = f"ALTER PUBLICATION {quoted(self.publication)} ADD TABLE {relation.sql}"
-            return [f"{this} does not publish {relation.shown}: {add}"]
-        told = []
-        if not all(found):
-            these = "insert, update, delete, truncate"
-            told.append(f"{this} must publish all of {these}: ALTER PUBLICATION … SET (publish = '{these}')")
-        if int(session.value("SHOW server_version_num")) >= 150000:
-            published = [each for (each,) in session.rows(_COLUMNS, self.publication, relation.schema, relation.name)]
-            left_out = [name for name in names if name not in published]
-            told += [f"{this} leaves out column {name}, which the schema names" for name in left_out]
-        return told
+    def bond(self, session: Session, relation: Relation) -> tuple[int, ...]:
+        """What ties the table to the publication; see `publication`."""
+        return publication.bond(session, self.publication, relation)
 
     def _make(self, session: Session, statement: str) -> None:
         try:
