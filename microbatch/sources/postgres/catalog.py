@@ -155,6 +155,11 @@ def system_identifier(session: Session) -> str:
     return str(session.value("SELECT system_identifier FROM pg_control_system()"))
 
 
+def is_standby(session: Session) -> bool:
+    """Whether the server only repeats what another one does: of those who write there, and of its slots, it knows nothing."""
+    return bool(session.value("SELECT pg_is_in_recovery()"))
+
+
 def refuse_missing(server: Server, relation: Relation, names: Sequence[str], what: str) -> None:
     """Refuse names that are no columns of the table.
 

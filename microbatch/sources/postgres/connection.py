@@ -52,7 +52,10 @@ REFUSALS = (
 )
 PASSING_STATES = ("08", "40", "53", "57", "55006", "55P03", "25006")
 CONFIG_STATES = ("28", "3D", "42", "3F", "0A", "22023")
-NO_WAL = ("58P01", "55000")
+NO_WAL = "58P01"
+# Not in the state it has to be in: a slot for good, anything else (a view that is not filled yet) until somebody sees to it.
+UNFIT_STATE, FOR_GOOD = "55000", ("replication slot", "WAL")
+PRIMARY = "connect to the primary (target_session_attrs=read-write in the uri finds it among several hosts)"
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,10 @@ class Server:
             if not state and any(words in text for words in REFUSALS):
                 return ConfigError(Problem(f"connection {self.connection}", f"refuses to connect: {text}"))
             return SourceUnavailable(self.source, text)
-        if state in NO_WAL:
+        if state == NO_WAL or (state == UNFIT_STATE and any(words in text for words in FOR_GOOD)):
             return StateChanged(self.flow, f"source {self.source}: {text}", START_ANEW)
+        if state == UNFIT_STATE:
+            return SourceUnavailable(self.source, text)
         if state.startswith(CONFIG_STATES):
             return ConfigError(Problem(f"source {self.source}", text))
         return BatchFailed(self.flow, None, f"source {self.source}: {text} (SQLSTATE {state})")

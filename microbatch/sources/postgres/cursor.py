@@ -7,7 +7,8 @@ Guarantee:
     they come in a later one.
 What the server must allow:
     SELECT on the table, and for a timestamptz cursor `pg_read_all_stats`, to see when the transactions of others began. Without
-    it a run goes up to what an earlier run saw, or waits two seconds for those that are open.
+    it a run goes up to what an earlier run saw, or waits two seconds for those that are open. It has to be the primary: a
+    standby does not show who writes.
 What it costs the server:
     An index on (cursor, key) makes each question cheap: how far a run goes, where a batch ends, its rows. Without one each is
     a scan of the table. `fetchers` connections read at once.
@@ -24,7 +25,7 @@ from microbatch.errors import ConfigError, Problem, StateChanged
 from microbatch.places import Place
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Column, Relation
-from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
+from microbatch.sources.postgres.connection import PRIMARY, START_ANEW, Server, Session, literal, quoted
 from microbatch.sources.postgres.horizon import Ceilings, Horizon, blind, largest
 from microbatch.sources.postgres.ranges import CursorReading
 
@@ -79,7 +80,7 @@ class CursorInput:
         Raises:
             SourceUnavailable: the server did not answer.
             StateChanged: it is another server, or the table was set back.
-            ConfigError: it refuses the role, or has no such table or column.
+            ConfigError: it is a standby, refuses the role, or has no such table or column.
         """
         with self.server.session() as session:
             reading = self._reading(session)
@@ -159,6 +160,9 @@ class CursorInput:
         identifier = catalog.system_identifier(session)
         offset = rows.offset_of(self.checkpoint)
         rows.refuse_other_server(self.server, offset, identifier)
+        if catalog.is_standby(session):
+            what = f"the server is a standby, which does not show who writes; {PRIMARY}"
+            raise ConfigError(Problem(f"source {self.server.source}", what))
         relation, cursor = self._relation(session)
         reading = CursorReading(
             server=self.server,

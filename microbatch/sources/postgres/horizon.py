@@ -10,6 +10,8 @@ passed 12:05 by then never sees them. Two ways to know better:
 What no reader by cursor can know: a value that is older than its transaction (taken from another machine's clock, or from a
 sequence before BEGIN). `settle_s` is for the first, mode changes for both.
 
+All of this is the primary's to know: a standby is refused.
+
 Source: PostgreSQL manual, "The Cumulative Statistics System", pg_stat_activity; "pg_locks"; "pg_prepared_xacts".
 """
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from microbatch.errors import ConfigError, MicrobatchError, Problem, StateChanged
+from microbatch.errors import ConfigError, MicrobatchError, Problem, SourceUnavailable, StateChanged
 from microbatch.sources.postgres import publication
-from microbatch.sources.postgres.catalog import Relation
-from microbatch.sources.postgres.connection import START_ANEW, Server, Session, literal, quoted
+from microbatch.sources.postgres.catalog import Relation, is_standby
+from microbatch.sources.postgres.connection import PRIMARY, START_ANEW, Server, Session, literal, quoted
 from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
 
 WAIT_S = 60  # for open transactions, before a slot or the first copy can begin
@@ -77,7 +77,13 @@ class Slot:
     publication: str
 
     def standing(self, session: Session) -> Standing | None:
-        """How it is, or None where there is none."""
+        """How it is, or None where there is none.
+
+        Raises:
+            SourceUnavailable: the server is a standby, for a moment or for good.
+        """
+        if is_standby(session):
+            raise SourceUnavailable(self.server.source, f"the server is a standby, which has no such slot; {PRIMARY}")
         found = session.row(_SLOT, self.name)
         if found is None:
             return None

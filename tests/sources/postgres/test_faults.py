@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from microbatch.errors import MicrobatchError, SourceUnavailable, StateChanged
+from microbatch.errors import ConfigError, MicrobatchError, SourceUnavailable, StateChanged
 from tests.sources.postgres.conftest import CURSOR, ORDER, Cluster, Database, Suite, orders
 from tests.sources.postgres.plainly import Plainly
 
@@ -188,6 +188,33 @@ def test_a_server_that_was_restarted_is_read_on(another: Cluster, tmp_path: Path
     another.start()
     database.do("INSERT INTO orders (order_id) VALUES (2)")
     assert (by_time.run(), changes.run()) == (1, 1)
+
+
+def test_a_standby_is_refused_by_its_cursor_and_tried_later_by_its_changes(another: Cluster, tmp_path: Path):
+    """Who writes, only the primary knows; and a slot that cannot be asked for a moment is no slot that was lost."""
+    database = Database(another)
+    suite = Suite(tmp_path, database)
+    orders(database)
+    database.do("INSERT INTO orders (order_id) VALUES (1)")
+    by_time = suite.reader(cursor="updated_at", key="order_id")
+    changes = Suite(tmp_path / "changes", database).reader(mode="changes")
+    assert (by_time.run(), changes.run()) == (1, 1)
+    another.stop()
+    (another.folder / "standby.signal").touch()
+    another.start()
+    with pytest.raises(ConfigError, match="a standby, which does not show who writes; connect to the primary"):
+        by_time.run()
+    with pytest.raises(SourceUnavailable, match="a standby"):
+        changes.run()
+    with pytest.raises(SourceUnavailable, match="a standby"):
+        changes.input().lag_bytes()
+
+
+def test_a_view_that_was_never_filled_is_tried_later(suite: Suite):
+    orders(suite.database)
+    suite.database.do("ALTER TABLE orders RENAME TO kept", "CREATE MATERIALIZED VIEW orders AS TABLE kept WITH NO DATA")
+    with pytest.raises(SourceUnavailable, match="has not been populated"):
+        suite.reader(cursor="updated_at", key="order_id").run()
 
 
 # What is not as it was: exit 1, and the checkpoint stays.
