@@ -63,6 +63,13 @@ LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
 LEFT JOIN pg_type e ON coalesce(b.typcategory, t.typcategory) = 'A' AND e.oid = coalesce(b.typelem, t.typelem)
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+_PARTITIONS = """
+SELECT relid::oid::bigint FROM pg_partition_tree(%s::oid::regclass) WHERE relid <> %s::oid ORDER BY 1
+"""
+_HEIRS = """
+SELECT n.nspname || '.' || c.relname FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = %s ORDER BY 1
+"""
 _KEY = """
 SELECT a.attname, i.indisprimary, i.indisreplident FROM pg_index i
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
@@ -158,6 +165,18 @@ def system_identifier(session: Session) -> str:
 def is_standby(session: Session) -> bool:
     """Whether the server only repeats what another one does: of those who write there, and of its slots, it knows nothing."""
     return bool(session.value("SELECT pg_is_in_recovery()"))
+
+
+def partitions(session: Session, relation: Relation) -> tuple[int, ...]:
+    """The numbers of the tables that a partitioned one is made of, at every depth; none for another table."""
+    found = session.rows(_PARTITIONS, relation.oid, relation.oid) if relation.kind == "p" else []
+    return tuple(oid for (oid,) in found)
+
+
+def heirs(session: Session, relation: Relation) -> list[str]:
+    """The tables that inherit from a table and are no partitions of it: their rows are in every SELECT of it."""
+    found = session.rows(_HEIRS, relation.oid) if relation.kind != "p" else []
+    return [shown for (shown,) in found]
 
 
 def refuse_missing(server: Server, relation: Relation, names: Sequence[str], what: str) -> None:

@@ -5,8 +5,9 @@ Guarantee:
     on only behind what Spark has committed, so a batch can always be read again. Changes of one row come in the order of
     `_lsn`, which is unique; rows of the first copy carry one position, before all changes that are not in the copy.
     A change of the key is a delete and an insert. A TRUNCATE, a slot that was lost or made anew, a table made anew, a publication
-    that was made anew or left the table out for a while: an error. Not seen is one whose `publish` was narrowed and widened again
-    between two runs.
+    that was made anew or left the table out for a while, a partition that is gone: an error. Not seen is a `publish` that was
+    narrowed and widened again between two runs, and of a partitioned table what a server does not tell of its parts: a TRUNCATE
+    of one by itself, an ATTACH of one that has rows, one that was made and dropped between two runs.
     A deleted row has its key, and the rest where the table's replica identity is FULL. A long value that an update left as it
     was is sent with FULL, else looked for (see `unsent`); a row with one that cannot be known goes to quarantine.
 What the server must allow:
@@ -72,13 +73,15 @@ class ChangesInput:
         with self.server.session() as session:
             relation = self._relation(session)
             offset = rows.offset_of(self.checkpoint)
-            if offset is None and self._copy(session, relation) is None:
+            copy = self._copy(session, relation)
+            if copy is None:
                 # First: once it is published, a table that nothing identifies the rows of could not be updated any more.
                 self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
                 self.slot.ensure_publication(session, relation)
                 most = min(self.conf.max_rows_per_batch or FILE_ROWS, FILE_ROWS)
                 Spool(self.checkpoint).make(self.server, session, self.slot, relation, self._names, most)
                 return
+            Spool(self.checkpoint).keep(copy, catalog.partitions(session, relation))
             release(self.server, self.slot, self.checkpoint)
             until, look = self._waiting(session, relation, offset)
             done = offset is not None and numbered(self.checkpoint / "offsets") == numbered(self.checkpoint / "commits")
@@ -173,6 +176,11 @@ class ChangesInput:
                     "server, and where the row has changed again meanwhile that version goes to quarantine; "
                     f"ALTER TABLE {relation.sql} REPLICA IDENTITY FULL has it sent"
                 )
+            if relation.kind == "p":
+                told.append(
+                    f"nobody is told of a TRUNCATE of one partition of {relation.shown} by itself, nor of the rows of a table "
+                    "that ATTACH makes a partition of it: DELETE them, and INSERT them after it is attached"
+                )
             standing = self.slot.standing(session)
             if standing is None:
                 told.append(
@@ -208,13 +216,14 @@ class ChangesInput:
             StateChanged: there was one, and it or the table is not what it was.
         """
         copy, offset = Spool(self.checkpoint).read(), rows.offset_of(self.checkpoint)
+        bond, partitions = self.slot.bond(session, relation), catalog.partitions(session, relation)
         if offset is None:
             standing = self.slot.standing(session)
             usable = (
                 copy is not None and standing is not None and not standing.lost and standing.confirmed <= copy.start
             )
-            bond = self.slot.bond(session, relation)
             same = copy is not None and copy.oid == relation.oid and copy.bond == bond
+            same = same and copy is not None and set(copy.partitions) <= set(partitions)
             here = same and copy is not None and copy.system_identifier == catalog.system_identifier(session)
             return copy if usable and here else None
         if copy is None:
@@ -224,7 +233,13 @@ class ChangesInput:
         if copy.oid != relation.oid:
             what = f"source {self.server.source}: {relation.shown} was made anew since it was read"
             raise StateChanged(self.server.flow, what, START_ANEW)
-        if copy.bond != self.slot.bond(session, relation):
+        if not set(copy.partitions) <= set(partitions):
+            what = (
+                f"source {self.server.source}: {relation.shown} lost a partition since it was read, by DROP or DETACH, and "
+                "nobody says which rows are gone"
+            )
+            raise StateChanged(self.server.flow, what, START_ANEW)
+        if copy.bond != bond:
             what = (
                 f"source {self.server.source}: publication {self.slot.publication} was changed since {relation.shown} was read: "
                 "what was written while it did not tell all of the table will never be told"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from microbatch.errors import SourceUnavailable, StateChanged
 from microbatch.places import Place, remove_tree, write
-from microbatch.sources.postgres.catalog import Relation
+from microbatch.sources.postgres.catalog import Relation, partitions
 from microbatch.sources.postgres.connection import Server, Session, quoted
 from microbatch.sources.postgres.pgoutput import Snapshot
 from microbatch.sources.postgres.slot import WAIT_S, Slot
@@ -41,6 +41,7 @@ class Copy:
         at: when it was made, ISO 8601.
         oid: of the table.
         bond: what tied it to the publication when the copy was begun.
+        partitions: the tables it was made of then, and those that came since; see `keep`.
         rows: how many each file has.
     """
 
@@ -51,6 +52,7 @@ class Copy:
     at: str
     oid: int
     bond: tuple[int, ...]
+    partitions: tuple[int, ...]
     system_identifier: str
     rows: tuple[int, ...]
 
@@ -71,7 +73,13 @@ class Spool:
         if not self.record.exists():
             return None
         found = json.loads(self.record.read_text())
-        return Copy(**{**found, "rows": tuple(found["rows"]), "bond": tuple(found["bond"])})
+        return Copy(**{**found, **{name: tuple(found[name]) for name in ("bond", "partitions", "rows")}})
+
+    def keep(self, copy: Copy, partitions: Sequence[int]) -> None:
+        """Write down partitions that came since: whether one of them goes again, too, is asked from now on."""
+        known = tuple(sorted({*copy.partitions, *partitions}))
+        if known != copy.partitions:
+            write(self.record, json.dumps(asdict(replace(copy, partitions=known))))
 
     def file(self, number: int) -> Place:
         """One of its files: parquet, every value as text."""
@@ -89,7 +97,7 @@ class Spool:
         Raises:
             SourceUnavailable: transactions are open for longer than anybody waits.
         """
-        bond = slot.bond(session, relation)
+        bond, parts = slot.bond(session, relation), partitions(session, relation)
         made = slot.ensure(session)
         # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
         # changes which the slot goes on to tell lies before it.
@@ -116,7 +124,7 @@ class Spool:
         rows = tuple(self._write(blocks, file_rows))
         session.do("ROLLBACK")
         identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
-        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, bond, identifier, rows)
+        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, bond, parts, identifier, rows)
         write(self.record, json.dumps(asdict(copy)))
         return copy
 

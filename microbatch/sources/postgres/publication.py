@@ -43,7 +43,8 @@ def bond(session: Session, name: str, relation: Relation) -> tuple[int, ...]:
     """What ties a table to a publication, in numbers that never come again; empty where there is none that tells all.
 
     The publication's own, whether it tells parts by the whole, and those of the rows that make the table or its schema a part
-    of it (none for one of all tables). A table that was taken out and put back has another one, as has one of other rows or columns.
+    of it (none for one of all tables). A table that was taken out and put back has another one, as has one whose rows or
+    columns were chosen anew.
     """
     found = session.row(_WHOLE, name, relation.oid)
     if found is None:

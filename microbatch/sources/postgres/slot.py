@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from microbatch.errors import ConfigError, MicrobatchError, Problem, SourceUnavailable, StateChanged
 from microbatch.sources.postgres import publication
-from microbatch.sources.postgres.catalog import Relation, is_standby
+from microbatch.sources.postgres.catalog import Relation, heirs, is_standby
 from microbatch.sources.postgres.connection import PRIMARY, START_ANEW, Server, Session, literal, quoted
 from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
 
@@ -102,7 +102,7 @@ class Slot:
         """
         told = [
             *_of_server(session),
-            *_of_table(relation, key or relation.primary_key),
+            *_of_table(relation, key or relation.primary_key, heirs(session, relation)),
             *publication.unfit(session, self.publication, relation, names),
         ]
         if told:
@@ -226,9 +226,14 @@ def _of_server(session: Session) -> list[str]:
     )
 
 
-def _of_table(relation: Relation, key: Sequence[str]) -> list[str]:
+def _of_table(relation: Relation, key: Sequence[str], heirs: Sequence[str]) -> list[str]:
     if relation.kind not in ("r", "p"):
         return [f"{relation.shown} is no table: only a table has changes; read it with mode: cursor"]
+    if heirs:
+        return [
+            f"{', '.join(heirs)} inherits from {relation.shown}: those rows are its rows, and their changes are not told as its "
+            "own; read it with mode: cursor"
+        ]
     if not relation.identified_by:
         # Once it is published, the server refuses every UPDATE and DELETE of such a table.
         return [

@@ -154,6 +154,16 @@ def test_a_key_that_no_delete_would_say_is_refused(suite: Suite, identity: str, 
     assert suite.reader(mode="changes", slot=f"slot_{suite.database.name}", key="status").run() == 0
 
 
+def test_a_table_that_others_inherit_from_is_refused_by_its_changes(suite: Suite):
+    """Their rows are in a copy of it, their changes are told as their own."""
+    orders(suite.database)
+    suite.database.do("CREATE TABLE old_orders (PRIMARY KEY (order_id)) INHERITS (orders)")
+    suite.write(CHANGES)
+    ended = suite.run()
+    assert ended.exit_code == 2, ended.output
+    assert "public.old_orders inherits from public.orders" in ended.output.replace("\n", " ")
+
+
 def test_a_cursor_column_that_was_dropped_is_an_edit_somebody_has_to_make(read: Plainly, suite: Suite):
     suite.database.do("ALTER TABLE orders RENAME updated_at TO changed_at")
     with pytest.raises(MicrobatchError) as caught:
@@ -300,6 +310,38 @@ def test_a_table_that_was_made_anew_stops_the_job(told: Plainly, suite: Suite):
     suite.database.do("DROP TABLE orders")
     orders(suite.database)
     assert "was made anew" in stopped(told)
+
+
+@pytest.fixture
+def parted(suite: Suite) -> Plainly:
+    """A job that was run by its changes over a table of two partitions, and one that came after its first copy."""
+    suite.database.do(
+        "CREATE TABLE orders (order_id bigint PRIMARY KEY, status text, amount numeric(10,2), updated_at timestamptz) "
+        "PARTITION BY RANGE (order_id)",
+        "CREATE TABLE orders_0 PARTITION OF orders FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (100) TO (200)",
+        "INSERT INTO orders (order_id) VALUES (1), (101)",
+    )
+    reader = suite.reader(mode="changes", slot=f"slot_{suite.database.name}")
+    assert reader.run() == 2
+    suite.database.do(
+        "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (200) TO (300)",
+        "INSERT INTO orders (order_id) VALUES (201)",
+    )
+    assert reader.run() == 1
+    return reader
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP TABLE orders_0", "ALTER TABLE orders DETACH PARTITION orders_1", "DROP TABLE orders_2"]
+)
+def test_a_partition_that_is_gone_stops_the_job(parted: Plainly, suite: Suite, statement: str):
+    suite.database.do(statement)
+    assert "lost a partition since it was read" in stopped(parted)
+
+
+def test_what_nobody_is_told_of_a_partition_is_said_before_a_run(parted: Plainly):
+    assert any("TRUNCATE of one partition" in note and "ATTACH" in note for note in parted.input().notes())
 
 
 def test_a_truncate_stops_the_job(told: Plainly, suite: Suite):
