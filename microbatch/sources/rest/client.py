@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 REDIRECTS = 10  # more of them are a circle
+NO_CONTENT = 204  # RFC 9110: the one answer that has no body because it is to have none
 LATER = (408, 425, 429)  # RFC 9110 and 6585: the same request may work later, as it may after any 5xx
 REFUSED = {401: "the credentials are missing or wrong", 403: "these credentials may not read it"}
 
@@ -130,10 +131,13 @@ class Client:
         if status >= 300:
             raise self._refused(url, f"answered {status} {answer.reason_phrase}; see url, path and params in conf")
         try:
-            return Page.of(answer.content)
+            page = Page.of(answer.content)
         except ValueError as cause:  # a page of HTML in its place, or half of it: the next one may be right
             kind = answer.headers.get("content-type", "no content type")
             raise self._away(url, f"answered {status} with what is not JSON ({kind}): {cause}") from cause
+        if not page.text and status != NO_CONTENT:  # cut off behind its headers, it would pass for the last page
+            raise self._away(url, f"answered {status} without a body, as only {NO_CONTENT} may")
+        return page
 
     def _away(self, url: httpx.URL, why: str, asked_s: float = 0) -> MicrobatchError:
         error = SourceUnavailable(self.source, f"{place(url)}: {why}")

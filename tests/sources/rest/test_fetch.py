@@ -54,7 +54,10 @@ def test_a_server_that_gives_fewer_than_it_is_asked_for_is_read_to_its_end(api: 
     assert ids(source) == list(range(95))
 
 
-@pytest.mark.parametrize("fault", [TOO_MANY, AWAY, HTML, NOTHING, Answer("", 500), Answer('[{"id"', 200)])
+FAULTS = [TOO_MANY, AWAY, HTML, NOTHING, Answer("", 500), Answer('[{"id"', 200), Answer("", 200), Answer("\n", 200)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_page_that_does_not_come_is_asked_for_again_and_then_left_to_the_scheduler(api: Api, rest, fault: Answer):
     api.records('{"id": 1}')
     source = rest()
@@ -79,6 +82,18 @@ def test_half_an_answer_is_never_taken_for_a_whole_one(api: Api, rest, half):
     source.fetch()
     assert ids(source) == [1, 2]
     assert len(api.asked) == 2
+
+
+def test_an_answer_that_ends_behind_its_headers_is_no_last_page_unless_it_says_that_it_has_no_content(api: Api, rest):
+    """Nobody told its length, and the connection closes: to HTTP that is a whole answer."""
+    api.answer = listing(RECORDS, 10)
+    source = rest(records="data.items", paging=ByPage("page"))
+    api.faults = [None, None, Answer("", length=False)]
+    source.fetch()
+    assert ids(source) == list(range(95))
+    api.answer = lambda request: Answer("", 204, length=False)
+    source.fetch()
+    assert ids(source) == list(range(95))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 410])
