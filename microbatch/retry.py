@@ -5,6 +5,7 @@ Only what may pass by itself is tried again: network, locks, concurrent commits,
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +22,7 @@ from microbatch.errors import (
 )
 
 Result = TypeVar("Result")
+LONGEST_S = 300.0  # the longest that what does not answer is left alone by a run that goes on, unless it asks for more
 
 HELD = (
     "DELTA_CONCURRENT_TRANSACTION",
@@ -150,6 +152,18 @@ def with_back_off(
         reraise=True,
     )
     return retrying(attempt)
+
+
+def left_alone_s(error: TransientError, failures: int) -> float:
+    """How long a run that goes on leaves alone what failed [s]: ever longer, and no shorter than it asked for.
+
+    Args:
+        failures: how many looks failed before this one, without one in between that did not.
+    """
+    backing_off = min(
+        LONGEST_S, 2.0 ** min(failures, 9)
+    )  # 512; after a thousand failures the number itself would overflow
+    return min(max(backing_off, error.wait_s), threading.TIMEOUT_MAX)
 
 
 class Pace:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from microbatch.errors import TransientError
-from microbatch.retry import classify, line
+from microbatch.retry import LONGEST_S, classify, left_alone_s, line
 
 IN_PYTHON = """[STREAM_FAILED] Query [id = e8f2] terminated: [PYTHON_DATA_SOURCE_ERROR] Failed to plan Python data source: \
 Traceback (most recent call last):
@@ -54,3 +56,13 @@ def test_a_commit_that_came_in_between_is_tried_again(name: str):
 def test_what_python_raised_is_classified_by_its_words():
     text = IN_PYTHON.replace("ModuleNotFoundError: No module named 'pyarrow'", "OSError: Connection refused")
     assert type(classify(RuntimeError(text), "take", 0)).__name__ == "TransientError"
+
+
+def test_what_does_not_answer_is_left_alone_ever_longer_and_never_less_than_it_asks_for():
+    away = TransientError("no answer")
+    assert [left_alone_s(away, failures) for failures in (0, 1, 2, 8, 9)] == [1, 2, 4, 256, LONGEST_S]
+    assert left_alone_s(away, 100_000) == LONGEST_S  # a year of looks
+    away.wait_s = 3600
+    assert [left_alone_s(away, failures) for failures in (0, 100_000)] == [3600, 3600]
+    away.wait_s = 1e300
+    assert left_alone_s(away, 0) == threading.TIMEOUT_MAX  # nobody can wait longer

@@ -1,8 +1,8 @@
 """A run that goes on until somebody stops it: each flow at its own pace, in one session.
 
 A flow looks for what is new in plain Python, and takes it in as any run does; so a restart finds what a run that ends would
-find. A source that does not answer is left alone for a while, ever longer, and stops no other flow; what somebody has to mend
-ends its own flow only.
+find. A source that does not answer is left alone for a while, ever longer or as long as it asks, and stops no other flow; what
+somebody has to mend ends its own flow only.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from microbatch.config import LoadedJob
 from microbatch.errors import TransientError, redacted
 from microbatch.job import Flow, Source
 from microbatch.outcome import Outcome
-from microbatch.retry import classify
+from microbatch.retry import classify, left_alone_s
 from microbatch.runner.report import FlowRun, State
 from microbatch.runner.take import Run, take
 
 LOOK_S = 1.0  # how often a flow looks whether its table holds something new
-LONGEST_S = 300.0  # the longest that a source which does not answer is left alone
 TELL_S = 60.0  # how often alerts are judged and metrics written
 
 
@@ -111,7 +110,7 @@ class _Pace:
             if not isinstance(self.error, TransientError):
                 self.this.says(f"{self.name} has ended: {self.error}")
                 return None
-            wait_s = min(LONGEST_S, 2.0**failures)
+            wait_s = left_alone_s(self.error, failures)
             self.this.says(f"{self.name}: {self.error}; again in {wait_s:.0f} s")
             return wait_s
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 from decimal import Decimal
@@ -192,6 +193,19 @@ def test_a_run_with_nothing_new_starts_no_spark_and_is_done_in_a_moment(bank: Be
     assert done.returncode == 0, done.stderr
     assert len(api.asked) == 1
     assert float(done.stdout.splitlines()[-1]) < 5  # a second on a machine that does nothing else
+
+
+def test_a_run_that_goes_on_leaves_a_server_alone_for_as_long_as_it_asks(bank: Bench, api: Api):
+    bank.storage = {name: str(bank.root / "data" / name) for name in bank.storage}
+    api.answer = lambda request: Answer("slow down", 429, {"retry-after": "3600"})
+    words = [sys.executable, "-m", "microbatch", "run", "rates", "--continuous", "--suite", str(bank.root)]
+    with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        told = next((line for line in run.stderr if "again in" in line), "")
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=60)
+    assert "answered 429 Too Many Requests; again in 3600 s" in told
+    assert (run.returncode, len(api.asked)) == (5, 1)
 
 
 @pytest.mark.slow
