@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from microbatch.errors import ConfigError, MicrobatchError, Problem, SourceUnavailable
@@ -69,7 +69,8 @@ class Broker:
         return {
             "bootstrap.servers": self.servers,
             "log_level": 0,  # it writes to stderr; what it has to say comes as errors too
-            "error_cb": self._note,
+            # Without the broker: a client that holds it, as it holds the client, stays until Python looks for cycles.
+            "error_cb": partial(_note, self._refusals),
             "socket.timeout.ms": ANSWER_S * 1000,
             **of_librdkafka(self.options),
         }
@@ -86,7 +87,7 @@ class Broker:
         Raises:
             NoTopic: there is none of that name.
             SourceUnavailable: no broker answered.
-            ConfigError: they refuse.
+            ConfigError: they refuse, or the options are none that a client can be made with.
         """
         from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
         from confluent_kafka.admin import OffsetSpec
@@ -142,10 +143,6 @@ class Broker:
             finally:
                 consumer.close()
 
-    def _note(self, error: Any) -> None:
-        if error.name() in REFUSALS:
-            self._refusals.append(error.str())
-
     @contextmanager
     def _told(self) -> Iterator[None]:
         """What a client raises, as an error of ours. Why it was refused it tells beside, and then only runs out of time."""
@@ -155,7 +152,8 @@ class Broker:
         try:
             yield
         except KafkaException as cause:
-            self._admin.poll(0)  # hands over what it has told beside
+            if "_admin" in self.__dict__:  # else it could not be made: then it has not told anything
+                self._admin.poll(0)  # hands over what it has told beside
             error = cause.args[0]
             if self._refusals or error.name() in REFUSALS:
                 why = (self._refusals or [error.str()])[-1]
@@ -167,6 +165,11 @@ class Broker:
 
     def _away(self, why: str) -> MicrobatchError:
         return SourceUnavailable(self.source, why)
+
+
+def _note(refusals: list[str], error: Any) -> None:
+    if error.name() in REFUSALS:
+        refusals.append(error.str())
 
 
 Again = Callable[[Callable[[], Topic]], Topic]
