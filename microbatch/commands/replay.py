@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
+from microbatch.commands.replayable import of_finished_batches
 from microbatch.job import Flow
 from microbatch.quarantine import mark, these
 from microbatch.runner.flows import work_of
@@ -48,7 +49,10 @@ def discard(letters: Letters) -> int:
 def replay(letters: Letters) -> int:
     """Send the input of open letters through today's transform and rules, flow by flow, and print what became of them.
 
+    Letters of a batch that is unfinished are left to its run, which takes their rows in by itself.
+
     Raises:
+        StateChanged: all the letters are of unfinished batches, or a checkpoint does not fit its table; nothing was replayed.
         MicrobatchError: what stopped a flow; letters of flows before it are replayed.
     """
     suite, job, rows = letters.suite, letters.job, []
@@ -57,6 +61,7 @@ def replay(letters: Letters) -> int:
         if not chosen:
             print(f"{job.name}: no open letters to replay; a stuck batch is replayed by running the job")
             return 0
+        chosen = of_finished_batches(letters, chosen)
         for flow in job.flows:
             mine = [letter for letter in chosen if letter["flow"] == flow.name]
             if mine:

@@ -12,8 +12,9 @@ from deltalake import DeltaTable
 
 from microbatch.commands import audit, replay
 from microbatch.commands.quarantine import Letters
+from microbatch.errors import StateChanged
 from microbatch.testing import Bench
-from tests.orders import ORDERS_CONF, ORDERS_RULES, order
+from tests.orders import ORDERS_CONF, ORDERS_JOB, ORDERS_RULES, order
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,16 @@ def statuses(bench: Bench) -> dict[str, int]:
 def audited(bench: Bench) -> int:
     suite = bench.suite()
     return audit.execute(suite, suite.job("orders"))
+
+
+def judged_at_once(bench: Bench) -> None:
+    """The rules hold for what is appended, too."""
+    bench.write("jobs/orders.py", ORDERS_JOB.replace("writes=Append", 'expects="orders", writes=Append'))
+
+
+def lowered(bench: Bench) -> None:
+    """The mended rule: amounts down to -5.00 are fine."""
+    bench.write("expectations/orders/orders.yml", ORDERS_RULES.replace("min_value: 0,", "min_value: -5,"))
 
 
 def test_a_row_that_a_mended_rule_lets_pass_is_in_the_table_once_however_often_it_is_replayed(orders: Bench):
@@ -87,3 +98,39 @@ def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_nex
     orders.run("orders")
     assert [r.order_id for r in orders.read("silver.orders").collect()] == [7]
     assert audited(orders) == 0
+
+
+def test_letters_of_an_unfinished_batch_are_left_to_its_run_which_would_append_their_rows_a_second_time(
+    orders: Bench, capsys: pytest.CaptureFixture[str]
+):
+    judged_at_once(orders)
+    orders.land("orders", order(1, "-1.00"), order(2))
+    orders.run("orders")
+    orders.land("orders", order(3, "-3.00"), order(4))
+    orders.crash("orders", before="target", flows=["ingest"])
+    lowered(orders)
+    before = orders.versions()
+    with pytest.raises(StateChanged, match="ingest: batch 1 is unfinished.*run `microbatch run orders` first"):
+        replay.replay(letters(orders, batch=1))
+    assert orders.versions() == before
+    replay.replay(letters(orders))
+    assert "1 letters of ingest are not replayed: batch 1 is unfinished" in capsys.readouterr().err
+    assert statuses(orders) == {"replayed": 1, "open": 1}
+    assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2]
+    orders.run("orders")
+    assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2, 3, 4]
+    assert statuses(orders) == {"replayed": 1}
+    assert audited(orders) == 0
+
+
+def test_letters_of_a_batch_that_was_killed_behind_its_commit_are_replayed(orders: Bench):
+    judged_at_once(orders)
+    orders.land("orders", order(1, "-1.00"), order(2))
+    orders.crash("orders", before="ledger", flows=["ingest"])
+    lowered(orders)
+    for _ in range(2):
+        replay.replay(letters(orders))
+        orders.run("orders")
+        assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2]
+        assert statuses(orders) == {"replayed": 1}
+        assert audited(orders) == 0
