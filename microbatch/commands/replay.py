@@ -1,14 +1,15 @@
 """`microbatch quarantine replay` and `discard`: the recorded input through today's transform and rules, once.
 
 A replayed letter's row is committed with the letter's id in the commit, and the letter is marked after it: killed in between,
-the next replay finds the id in the table's log and only marks it. A letter that fails again stays open under its id.
+the next replay finds the id in the table's log, and only makes up for the ledger's row and the mark. A letter that fails again
+stays open under its id.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
-from microbatch.commands.replayable import of_finished_batches
+from microbatch.commands.replayable import OF_FILE, REPLAY, of_finished_batches, settle
 from microbatch.job import Flow
 from microbatch.quarantine import mark, these
 from microbatch.runner.flows import work_of
@@ -24,7 +25,7 @@ from microbatch.runner.inputs import input_of
 from microbatch.runner.lock import held
 from microbatch.runner.report import run_id
 from microbatch.sink import exact, ops
-from microbatch.sink.tables import Table, outcome_of
+from microbatch.sink.tables import Table
 from microbatch.sources import Files, TableInput
 from microbatch.sources.listing import look_at
 
@@ -46,10 +47,13 @@ def discard(letters: Letters) -> int:
     return 0
 
 
-def replay(letters: Letters) -> int:
+def replay(letters: Letters, reached: Callable[[str, int], None] = lambda step, batch_id: None) -> int:
     """Send the input of open letters through today's transform and rules, flow by flow, and print what became of them.
 
     Letters of a batch that is unfinished are left to its run, which takes their rows in by itself.
+
+    Args:
+        reached: told of each step of each batch of letters as it is done, as a run's is; what it raises is a crash there.
 
     Raises:
         StateChanged: all the letters are of unfinished batches, or a checkpoint does not fit its table; nothing was replayed.
@@ -57,6 +61,7 @@ def replay(letters: Letters) -> int:
     """
     suite, job, rows = letters.suite, letters.job, []
     with held(suite.environment.storage["checkpoints"], job.name):
+        settle(letters)
         chosen = letters.query(COLUMNS, "ORDER BY quarantined_at, id", only="status = 'open' AND kind <> 'batch'")
         if not chosen:
             print(f"{job.name}: no open letters to replay; a stuck batch is replayed by running the job")
@@ -65,7 +70,7 @@ def replay(letters: Letters) -> int:
         for flow in job.flows:
             mine = [letter for letter in chosen if letter["flow"] == flow.name]
             if mine:
-                rows.append(_Replay(letters, flow).all(mine))
+                rows.append(_Replay(letters, flow, reached).all(mine))
     print(columns(("flow", "letters", "replayed", "still open"), rows))
     return 0
 
@@ -73,7 +78,7 @@ def replay(letters: Letters) -> int:
 class _Replay:
     """The replay of one flow's letters."""
 
-    def __init__(self, letters: Letters, flow: Flow) -> None:
+    def __init__(self, letters: Letters, flow: Flow, reached: Callable[[str, int], None]) -> None:
         from microbatch.commands.plan import shaped
 
         self.suite, self.job, self.flow, self.stored = letters.suite, letters.job, flow, _stored(letters)
@@ -82,13 +87,12 @@ class _Replay:
         self.run_id = run_id()
         self.shape = shapes[self.job.name, flow.name]
         self.input = input_of(self.suite, self.job, flow)
-        self.commits = 0
+        self.reached, self.commits = reached, 0
 
     def all(self, letters: Sequence[dict[str, Any]]) -> list[object]:
         """Replay them; the flow's line of the closing table."""
-        done = self._marked_before(letters)
-        rest = [letter for letter in letters if letter["id"] not in done]
-        kinds = {kind: [each for each in rest if each["kind"] == kind] for kind in ("row", "parse", "file")}
+        done: set[str] = set()
+        kinds = {kind: [each for each in letters if each["kind"] == kind] for kind in ("row", "parse", "file")}
         if self.flow.recompute_by:
             done |= self._groups(kinds["row"])
         else:
@@ -109,17 +113,9 @@ class _Replay:
     def _work(self, suffix: str = "") -> Work:
         """A batch beside the checkpoint: its own key, the same steps."""
         self.commits += 1
-        query_id = f"replay:{self.run_id}{suffix}"
-        return work_of(self.suite, self.job, self.flow, self.shape, self.input, self.run_id, query_id)
-
-    def _marked_before(self, letters: Sequence[dict[str, Any]]) -> set[str]:
-        """The letters whose rows a replay committed that was killed before it could mark them; they are marked now."""
-        wanted = {letter["id"] for letter in letters}
-        target = Table(self.warehouse, self.flow.writes.table)
-        outcomes = (outcome_of(commit) for commit in target.commits())
-        there = {id_ for outcome in outcomes if outcome for id_ in outcome.letters} & wanted
-        mark(self.stored, sorted(there), "replayed")
-        return there
+        query_id = f"{REPLAY}{self.run_id}{suffix}"
+        work = work_of(self.suite, self.job, self.flow, self.shape, self.input, self.run_id, query_id)
+        return replace(work, reached=self.reached)
 
     def _rows(self, letters: Sequence[dict[str, Any]]) -> set[str]:
         from microbatch import batch, quarantine
@@ -183,7 +179,7 @@ class _Replay:
                 reason = {"expectation": "read", "column": "", "severity": "critical", "message": why[path]}
                 self._failed_again([letter], {letter["id"]: [reason]})
                 continue
-            work = self._work("/files")
+            work = self._work(f"{OF_FILE}{letter['id']}")
             kept = replace(self._kept(work, _counted(source.rows(self.spark, file))), files=tuple(file))
             judged, kept = batch.pin(work, kept, self.spark)
             batch.divert(work, kept, judged)

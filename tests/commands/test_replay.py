@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from microbatch.commands import audit, replay
 from microbatch.commands.quarantine import Letters
 from microbatch.errors import StateChanged
 from microbatch.testing import Bench
-from tests.orders import ORDERS_CONF, ORDERS_JOB, ORDERS_RULES, order
+from tests.orders import ORDERS_CONF, ORDERS_JOB, ORDERS_RULES, ORDERS_TRANSFORM, order
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,21 @@ def audited(bench: Bench) -> int:
 def judged_at_once(bench: Bench) -> None:
     """The rules hold for what is appended, too."""
     bench.write("jobs/orders.py", ORDERS_JOB.replace("writes=Append", 'expects="orders", writes=Append'))
+
+
+class Killed(Exception):
+    """A staged crash."""
+
+
+def killed_at(bench: Bench, step: str, **chosen: object) -> None:
+    """A replay that ends as soon as this step of a batch is done."""
+
+    def reached(done: str, batch_id: int) -> None:
+        if done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        replay.replay(letters(bench, **chosen), reached)
 
 
 def lowered(bench: Bench) -> None:
@@ -80,6 +96,110 @@ def test_a_line_that_fits_a_mended_schema_is_appended_once_even_if_the_replay_wa
     assert audited(orders) == 0
 
 
+@pytest.mark.parametrize("step", ["target", "ledger"])
+def test_a_replay_that_was_killed_behind_its_commit_is_in_the_ledger_and_once_in_the_table(orders: Bench, step: str):
+    judged_at_once(orders)
+    orders.land("orders", order(1, "-1.00"), order(2))
+    orders.run("orders")
+    lowered(orders)
+    killed_at(orders, step)
+    replay.replay(letters(orders))
+    assert statuses(orders) == {"replayed": 1}
+    assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2]
+    assert audited(orders) == 0
+    assert sum(batch["query_id"].startswith("replay:") for batch in orders.ledger("orders")) == 1
+
+
+@pytest.fixture
+def mended(orders: Bench) -> Bench:
+    """A file that could not be read and was mended in place: of two orders, one of which breaks a rule."""
+    judged_at_once(orders)
+    orders.write("conf/base/orders.yml", ORDERS_CONF.replace("json", "parquet"))
+    file = Path(orders.storage["landing"]) / "orders" / "broken.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no parquet at all")
+    orders.run("orders")
+    parquet(file, (7, "1.00"), (8, "-2.00"))
+    return orders
+
+
+@pytest.mark.parametrize("step", ["letters", "target", "ledger"])
+def test_a_replay_of_a_file_that_was_killed_leaves_one_letter_for_each_of_its_bad_rows(mended: Bench, step: str):
+    killed_at(mended, step)
+    replay.replay(letters(mended, where="kind = 'file'"))
+    assert kinds(mended) == [("file", "replayed"), ("row", "open")]
+    assert audited(mended) == 0
+    lowered(mended)
+    replay.replay(letters(mended))
+    assert kinds(mended) == [("file", "replayed"), ("row", "replayed")]
+    assert sorted(row.order_id for row in mended.read("bronze.orders").collect()) == [7, 8]
+    mended.run("orders")
+    assert audited(mended) == 0
+
+
+TOTAL = """
+
+def total(orders):
+    \"\"\"The amount of each minute.\"\"\"
+    return orders.groupBy("updated_at").agg(F.sum("amount").alias("amount"))
+"""
+
+
+@pytest.fixture
+def totals(orders: Bench) -> Bench:
+    """A flow that recomputes the total of each minute, with one that breaks a rule and one that does not."""
+    flow = """
+    Flow("total", reads="bronze.orders", transform=orders.total, recompute_by=["updated_at"], expects="orders",
+         writes=Replace("gold.totals", keys=["updated_at"])),
+)
+"""
+    job = ORDERS_JOB.replace("Job, Source", "Job, Replace, Source")
+    orders.write("jobs/orders.py", job[: job.index('    Flow("refine"')] + flow.lstrip("\n"))
+    orders.write("transforms/orders.py", ORDERS_TRANSFORM + TOTAL)
+    orders.land("orders", order(1, "-1.00"), order(2, "2.00", minute=1))
+    orders.run("orders")
+    return orders
+
+
+@pytest.mark.parametrize("step", ["letters", "target", "ledger"])
+def test_a_replay_of_groups_that_was_killed_leaves_one_letter_for_each_that_is_still_bad(totals: Bench, step: str):
+    killed_at(totals, step)
+    replay.replay(letters(totals, where="query_id NOT LIKE 'replay:%'"))
+    assert kinds(totals) == [("row", "open"), ("row", "replayed")]
+    assert audited(totals) == 0
+    lowered(totals)
+    replay.replay(letters(totals))
+    assert kinds(totals) == [("row", "replayed"), ("row", "replayed")]
+    assert totals.read("gold.totals").count() == 2
+    assert audited(totals) == 0
+
+
+def test_a_file_of_which_nothing_parses_has_its_letters_once_even_if_its_replay_was_killed_before_it_was_marked(
+    orders: Bench,
+):
+    """Nothing of it is committed to the table: the ledger alone knows of it."""
+    broken = orders.land("orders", order(1), name="1.json.gz")
+    orders.run("orders")
+    broken.write_bytes(gzip.compress(b"{no order\n"))
+    killed_at(orders, "ledger")
+    replay.replay(letters(orders, where="kind = 'file'"))
+    assert kinds(orders) == [("file", "replayed"), ("parse", "open")]
+    assert audited(orders) == 0
+
+
+def kinds(bench: Bench) -> list[tuple[str, str]]:
+    return sorted((letter.kind, letter.status) for letter in bench.quarantine("orders").collect())
+
+
+def parquet(file: Path, *orders: tuple[int, str]) -> None:
+    """Write a file of orders, by id and amount."""
+    schema = pa.schema(
+        {"order_id": pa.int64(), "amount": pa.decimal128(10, 2), "updated_at": pa.timestamp("us", tz="UTC")}
+    )
+    rows = [{"order_id": order_id, "amount": Decimal(amount)} for order_id, amount in orders]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+
+
 def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_next_run(orders: Bench):
     orders.write("conf/base/orders.yml", ORDERS_CONF.replace("json", "parquet"))
     broken = Path(orders.storage["landing"]) / "orders" / "broken.parquet"
@@ -89,10 +209,7 @@ def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_nex
     assert [row.kind for row in orders.quarantine("orders").collect()] == ["file"]
     replay.replay(letters(orders))
     assert statuses(orders) == {"open": 1}
-    schema = pa.schema(
-        {"order_id": pa.int64(), "amount": pa.decimal128(10, 2), "updated_at": pa.timestamp("us", tz="UTC")}
-    )
-    pq.write_table(pa.Table.from_pylist([{"order_id": 7, "amount": Decimal("1.00")}], schema=schema), broken)
+    parquet(broken, (7, "1.00"))
     replay.replay(letters(orders))
     assert statuses(orders) == {"replayed": 1}
     orders.run("orders")
