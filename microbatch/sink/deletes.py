@@ -29,22 +29,21 @@ def are(target: Upsert | History) -> Column:
 def remember(
     warehouse: str, target: Upsert | History, rows: DataFrame, batch: Mapping[str, Any], again: bool = False
 ) -> None:
-    """Keep the keys that a batch deletes: of an Upsert's the newest deletion, of a History's each, for each ends an interval.
+    """Keep the keys that a batch deletes: of an Upsert's the newest deletion, of a History's each, for each ends an interval; but
+    none that a row of the batch takes the place of, at the same time.
 
     Args:
         batch: what the records say besides: job, flow, query_id, batch_id, deleted_at.
         again: whether an earlier attempt at this batch may have left some (see `remembered.keep`).
     """
     version = exact.columns_to_json(target.newest_by)
-    found = rows.where(are(target)).select(
-        exact.columns_to_json(target.keys).alias("key"),
-        version.alias("version"),
-        F.struct(*[f"`{name}`" for name in target.newest_by]).alias("_order"),
-    )
+    key, deleting = exact.columns_to_json(target.keys).alias("key"), are(target)
     if isinstance(target, History):
-        found = found.select("key", "version").distinct()
+        found = rows.groupBy(key, version.alias("version")).agg(F.bool_and(deleting).alias("_all"))
+        found = found.where("_all").drop("_all")
     else:
-        found = found.groupBy("key").agg(F.max_by("version", "_order").alias("version"))
+        order = F.struct(*[f"`{name}`" for name in target.newest_by])
+        found = rows.where(deleting).groupBy(key).agg(F.max_by(version, order).alias("version"))
     remembered.keep(warehouse, "deletes", found, {**batch, "table": target.table}, again)
 
 

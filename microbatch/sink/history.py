@@ -114,8 +114,8 @@ def of_batch(
         again: whether an earlier attempt at this batch may have left something to remember.
     """
     stored = rows.sparkSession.read.format("delta").load(table.path) if table.exists() else None
-    known = [*_gone(warehouse, target, rows, now, batch), *_unchanged(warehouse, target, rows, stored, now, batch)]
-    told = tell(rows, target, stored, known)
+    gone = _gone(warehouse, target, rows, now, batch)
+    told = tell(rows, target, stored, [*gone, *_unchanged(warehouse, target, rows, gone, stored, now, batch)])
     remember(warehouse, target, told, {**batch, "kept_at": now}, again)
     return told
 
@@ -162,16 +162,28 @@ def _gone(warehouse: str, target: History, rows: DataFrame, now: datetime, but: 
 
 
 def _unchanged(
-    warehouse: str, target: History, rows: DataFrame, stored: DataFrame | None, now: datetime, but: Mapping[str, Any]
+    warehouse: str,
+    target: History,
+    rows: DataFrame,
+    gone: list[DataFrame],
+    stored: DataFrame | None,
+    now: datetime,
+    but: Mapping[str, Any],
 ) -> list[DataFrame]:
-    """The remembered versions, as events, of those keys in `rows` of which a version comes late: others need none."""
+    """The remembered versions, as events, of those keys in `rows` of which a version comes late: others need none.
+
+    A remembered deletion comes each time, so late too: it may have lost to a version that the table shows no more.
+    """
     spark = rows.sparkSession
     found = remembered.kept(spark, warehouse, "unchanged", target.table, now, but) if stored is not None else None
     if found is None or stored is None:
         return []
     keys, at = _quoted(target.keys), _at(target)
     there = stored.select(*keys, at.alias(SHOWN))
-    late = rows.select(*keys, at.alias(AT)).join(there, list(target.keys)).where(f"{AT} IS NULL OR {AT} <= {SHOWN}")
+    coming = rows.select(*keys, at.alias(AT))
+    for each in gone:
+        coming = coming.unionByName(each.select(*keys, AT))
+    late = coming.join(there, list(target.keys)).where(f"{AT} IS NULL OR {AT} <= {SHOWN}")
     # Where nothing is late Spark sees an empty side, and does not read the other one.
     texts = late.select(exact.columns_to_json(target.keys).alias("key")).distinct()
     mine = found.join(F.broadcast(texts), "key", "left_semi")
