@@ -46,7 +46,7 @@ class Snapshot:
     Args:
         table: a table of this suite.
         min_rows: fewer rows stop the flow with exit 5; 0 allows an empty one.
-        max_age_h: hours since the table's last commit; an older one stops the flow with exit 5.
+        max_age_h: hours since the last commit that changed the table's rows; an older one stops the flow with exit 5.
     """
 
     table: str

@@ -414,6 +414,12 @@ def test_a_snapshot_that_is_missing_too_small_or_too_old_stops_its_flow_to_be_tr
                 line["commitInfo"]["timestamp"] -= 2 * 3_600_000
         commit.write_text("\n".join(json.dumps(line) for line in lines))
     assert "it is 2.0 h old, 1.5 are allowed (max_age_h)" in refused('Snapshot("bronze.shops", max_age_h=1.5)')
+    shops = DeltaTable(Table(bench.storage["warehouse"], "bronze.shops").path)
+    for night in range(5):
+        shops.optimize.compact()
+        shops.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+        shops.alter.set_table_properties({"delta.logRetentionDuration": f"interval {60 + night} days"})
+    assert "it is 2.0 h old, 1.5 are allowed (max_age_h)" in refused('Snapshot("bronze.shops", max_age_h=1.5)')
     declare(bench, SHOPS.format(snapshot='Snapshot("bronze.shops", max_age_h=3)'), conf)
     assert bench.report("shop").exit_code == 0
     assert found(bench, "silver.dated", "id", "city") == [(1, "x")]

@@ -16,9 +16,8 @@ from microbatch.job import Append, Flow, Source, Upsert
 from microbatch.runner.accept import query_id, starting_version
 from microbatch.runner.cut import known_ids
 from microbatch.runner.inputs import input_of
-from microbatch.runner.past import HARMLESS
 from microbatch.sink import ops
-from microbatch.sink.tables import Table, outcome_of, rewound_by
+from microbatch.sink.tables import HARMLESS, Table, outcome_of, rewound_by
 from microbatch.sources.files import Files
 from microbatch.sources.record import Record
 from microbatch.sources.tables import end_version, numbered, offsets

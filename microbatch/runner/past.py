@@ -18,21 +18,12 @@ from microbatch.runner.inputs import checkpoint_of
 from microbatch.runner.report import run_id
 from microbatch.runner.rewinding import NOTHING, FlowBack, Plan, TableBack
 from microbatch.sink import ops
-from microbatch.sink.tables import Table, outcome_of
+from microbatch.sink.tables import HARMLESS, Table, outcome_of
 from microbatch.sources.listing import look_at_each
 from microbatch.sources.record import Record
 from microbatch.sources.tables import end_version
 
 Batches = list[dict[str, Any]]
-HARMLESS = (
-    "OPTIMIZE",
-    "VACUUM START",
-    "VACUUM END",
-    "SET TBLPROPERTIES",
-    "CREATE TABLE",
-    "CREATE OR REPLACE TABLE",
-    "ADD COLUMNS",
-)  # operations that change no row
 
 
 def plan(suite: Suite, jobs: Sequence[LoadedJob], to: datetime) -> Plan:

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 ORDER = "_mb_order"  # BIGINT in `_row` of an input that tells changes: of two changes of one key the larger came later
+HARMLESS = (
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+    "SET TBLPROPERTIES",
+    "CREATE TABLE",
+    "CREATE OR REPLACE TABLE",
+    "ADD COLUMNS",
+)  # operations that change no row
 
 
 @dataclass(frozen=True)

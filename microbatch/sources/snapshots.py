@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from microbatch.errors import SnapshotUnavailable
 from microbatch.job import Snapshot
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import HARMLESS, Table
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -27,9 +28,20 @@ def read(spark: SparkSession, warehouse: str, flow: str, wanted: Snapshot, now: 
     if count < wanted.min_rows:
         raise SnapshotUnavailable(flow, wanted.table, f"it has {count} rows, {wanted.min_rows} are needed (min_rows)")
     if wanted.max_age_h is not None:
-        age_h = now.timestamp() / 3600 - opened.history(1)[0]["timestamp"] / 3_600_000
+        age_h = now.timestamp() / 3600 - _changed_ms(opened) / 3_600_000
         if age_h > wanted.max_age_h:
             raise SnapshotUnavailable(
                 flow, wanted.table, f"it is {age_h:.1f} h old, {wanted.max_age_h} are allowed (max_age_h)"
             )
     return spark.read.format("delta").option("versionAsOf", opened.version()).load(table.path)
+
+
+def _changed_ms(opened: DeltaTable) -> int:
+    """When a row of it was last changed [ms since 1970], or the oldest commit its log holds: upkeep makes no table newer."""
+    commits: list[dict[str, Any]] = []
+    for newest in (1, 10, None):  # mostly the first look is enough; a night's upkeep leaves three commits
+        commits = opened.history(newest)
+        changes = (commit for commit in commits if commit.get("operation") not in HARMLESS)
+        if changed := next(changes, None):
+            return int(changed["timestamp"])
+    return int(commits[-1]["timestamp"])
