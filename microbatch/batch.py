@@ -17,7 +17,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from microbatch import faults, quarantine
-from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
+from microbatch.errors import ExpectationStopped, RuleBroken, SnapshotUnavailable, StateChanged, TransformBroken
 from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result, masks
 from microbatch.sink import deletes, exact, history, ops, small, targets
@@ -41,6 +41,7 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
     Raises:
         ExpectationStopped: a table-level critical expectation failed; nothing was written.
         TransformBroken: the transform raised, or changed the number of rows; nothing was written.
+        RuleBroken: an expectation or a `delete_when` raised over a row; nothing was written.
         StateChanged: a file of the batch vanished or changed.
     """
     if batch_id <= max(work.committed, work.recorded) and (done := committed(work, batch_id)):
@@ -151,13 +152,16 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
     counts = Observation("judged")
     try:
         pinned = judge(work, shape(work, kept, spark), counts).localCheckpoint(eager=True)
-    except (ExpectationStopped, TransformBroken, SnapshotUnavailable, StateChanged):
+    except (ExpectationStopped, TransformBroken, RuleBroken, SnapshotUnavailable, StateChanged):
         raise
     except Exception as cause:
         if broken := _unread(work, kept, spark, cause):
             return pin(work, _read(work, kept, {**kept.broken, **broken}, spark), spark)
-        if (raised := faults.raised(work, cause)) is not None:
-            raise faults.broken(work, kept.batch_id, cause, raised) from cause
+        if (raised := faults.raised(cause)) is not None:
+            if faults.comes_out(shape(work, kept, spark)):
+                raise faults.broken_rule(work, kept.batch_id, raised) from cause
+            if work.flow.transform is not None:
+                raise faults.broken(work, kept.batch_id, cause, raised) from cause
         raise
     found = counts.get
     read = kept.count.get if kept.count else {"read": kept.changes, "unparsed": 0}

@@ -158,6 +158,23 @@ class TransformBroken(MicrobatchError):
         )
 
 
+class RuleBroken(MicrobatchError):
+    """An expectation or a `delete_when` raised over a row. Never retried: the same input would do the same."""
+
+    of_the_batch = True
+
+    def __init__(self, flow: str, batch_id: int, rules: str, what: str) -> None:
+        super().__init__(flow, batch_id, rules, what)
+        self.flow, self.batch_id, self.rules, self.what = flow, batch_id, rules, what
+
+    def __str__(self) -> str:
+        return (
+            f"flow {self.flow} stopped at batch {self.batch_id}, nothing was written: {self.what} "
+            f"(in {self.rules}); a rule must hold for any row, such as by try_divide or nullif; mend it and run again, "
+            "the batch is still pending"
+        )
+
+
 class BatchFailed(MicrobatchError):
     """A batch failed for a reason the engine does not know. Unknown means stop: the checkpoint holds."""
 

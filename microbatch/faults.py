@@ -1,11 +1,16 @@
-"""What a transform did wrong, found when a batch is lost anyway: in a sentence, with the snapshot or the error at fault."""
+"""What a transform or a rule did wrong, found when a batch is lost anyway: in a sentence, with what is at fault."""
 
 from __future__ import annotations
 
-from microbatch.errors import TransformBroken, shortened
+from typing import TYPE_CHECKING
+
+from microbatch.errors import RuleBroken, TransformBroken, shortened
 from microbatch.job import snapshots_of
 from microbatch.sources.snapshots import read
 from microbatch.work import Kept, Work
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 
 def broken(work: Work, batch_id: int, cause: BaseException | None, what: str | None = None) -> TransformBroken:
@@ -20,10 +25,27 @@ def broken(work: Work, batch_id: int, cause: BaseException | None, what: str | N
     )
 
 
-def raised(work: Work, cause: BaseException) -> str | None:
+def broken_rule(work: Work, batch_id: int, what: str) -> RuleBroken:
+    """The error that names where the rules of a flow stand."""
+    flow = work.flow
+    named = [f"expectations/{work.job}/{flow.expects}"] if flow.expects else []
+    named += [f"delete_when of flow {flow.name}"] if getattr(flow.writes, "delete_when", None) else []
+    return RuleBroken(flow.name, batch_id, " or ".join(named) or "the engine's own checks of keys", what)
+
+
+def comes_out(shaped: DataFrame) -> bool:
+    """Whether a transform's rows can all be computed. Only asked when the batch is lost anyway."""
+    try:
+        shaped.write.format("noop").mode("overwrite").save()
+    except Exception:  # whatever it is, it is the transform's, or that of the rows it reads
+        return False
+    return True
+
+
+def raised(cause: BaseException) -> str | None:
     """What an expression raised over a row (ANSI mode: a bad cast, an overflow, a division by zero), or None."""
     condition = getattr(cause, "getCondition", lambda: None)()
-    if work.flow.transform is None or condition is None:
+    if condition is None:
         return None
     state = getattr(cause, "getSqlState", lambda: None)() or ""
     return (

@@ -8,11 +8,11 @@ import pytest
 from chispa import assert_df_equality
 
 from microbatch import quarantine
-from microbatch.errors import ConfigError, ExpectationStopped, TransformBroken
+from microbatch.errors import ConfigError, ExpectationStopped, RuleBroken, TransformBroken
 from microbatch.sink import small
 from microbatch.sink.tables import Table
 from microbatch.testing import STEPS, Bench
-from tests.orders import order
+from tests.orders import ORDERS_JOB, order
 
 
 def test_every_row_is_in_its_table_in_quarantine_or_superseded(orders: Bench, rows):
@@ -184,6 +184,27 @@ def test_what_a_transform_raises_over_a_row_names_the_transform_and_is_not_retri
     orders.land("orders", order(1, "0.00"))
     with pytest.raises(TransformBroken, match="DIVIDE_BY_ZERO.*transforms.orders.refine"):
         orders.run("orders")
+
+
+DIVIDING = """
+name: orders
+expectations:
+  - type: unexpected_rows_expectation
+    kwargs: {unexpected_rows_query: "SELECT * FROM {batch} WHERE 10 / amount > 5"}
+    severity: warning
+"""
+
+
+@pytest.mark.parametrize("transform", [True, False])
+def test_what_a_rule_raises_over_a_row_names_the_rules_and_not_the_transform(orders: Bench, transform: bool):
+    orders.write("expectations/orders/orders.yml", DIVIDING)
+    if not transform:
+        orders.write("jobs/orders.py", ORDERS_JOB.replace("transform=orders.refine, ", ""))
+    orders.land("orders", order(1, "2.00"), order(2, "0.00"))
+    with pytest.raises(RuleBroken, match=r"DIVIDE_BY_ZERO.*\(in expectations/orders/orders\); .*still pending"):
+        orders.run("orders")
+    orders.write("expectations/orders/orders.yml", DIVIDING.replace("10 / amount", "try_divide(10, amount)"))
+    assert [outcome.rows_read for outcome in orders.run("orders")] == [2]
 
 
 TOLERANT = '''

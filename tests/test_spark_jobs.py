@@ -98,7 +98,9 @@ def engines(bench: Bench, flow: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bad", [(), BAD], ids=["all good", "some bad"])
-def test_a_warm_batch_runs_no_more_spark_jobs_than_the_same_by_hand(orders: Bench, tmp_path: Path, bad: tuple[str, ...]):
+def test_a_warm_batch_runs_no_more_spark_jobs_than_the_same_by_hand(
+    orders: Bench, tmp_path: Path, bad: tuple[str, ...]
+):
     orders.write("expectations/orders/orders.yml", NONE)
     orders.write("conf/base/orders.yml", ORDERS_CONF.replace("format: json", "format: json, max_files_per_batch: 1"))
 
