@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,11 @@ class Plan:
         self._names = {key: f"{_NUMBER}{position}" for position, key in enumerate(numbers)}
         self._numbers = numbers
         self._late = frozenset(key for key, column in numbers.items() if "DISTINCT" in str(column))
+
+    def of_rows(self) -> Plan:
+        """The same rules of rows, each row by itself: without what is said of the whole batch, and heedless of `mostly`."""
+        alone = [replace(check, rule=replace(check.rule, mostly=None)) for check in self._checks if check.rule]
+        return Plan(self._engine, alone)
 
     def judge(self, df: DataFrame) -> DataFrame:
         """`df` with the masks of failed rules: bit `index % 64` of `_failed_<index // 64>`, never null. Runs no job.

@@ -3,6 +3,10 @@
 A replayed letter's row is committed with the letter's id in the commit, and the letter is marked after it: killed in between,
 the next replay finds the id in the table's log, and only makes up for the ledger's row and the mark. A letter that fails again
 stays open under its id.
+
+Letters are no batch: a rule over a whole one, or the share of rows that `mostly` asks for, says nothing of a handful of rows
+from many batches, so each row is judged by itself, and no result of such a rule is recorded. A mended file and groups that are
+made anew are batches of their own: where such a rule fails nothing of them is written, and their letters say so.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
 from microbatch.commands.replayable import OF_FILE, REPLAY, of_finished_batches, settle
+from microbatch.errors import ExpectationStopped
 from microbatch.job import Flow
 from microbatch.quarantine import mark, these
 from microbatch.runner.flows import work_of
@@ -57,7 +62,7 @@ def replay(letters: Letters, reached: Callable[[str, int], None] = lambda step, 
 
     Raises:
         StateChanged: all the letters are of unfinished batches, or a checkpoint does not fit its table; nothing was replayed.
-        MicrobatchError: what stopped a flow; letters of flows before it are replayed.
+        MicrobatchError: what stopped a flow; letters of flows before it are replayed. No expectation does: its letters say so.
     """
     suite, job, rows = letters.suite, letters.job, []
     with held(suite.environment.storage["checkpoints"], job.name):
@@ -121,11 +126,12 @@ class _Replay:
         from microbatch import batch, quarantine
 
         work = self._work()
+        work = replace(work, shape=replace(self.shape, plan=self.shape.plan.of_rows()))
         kept = self._kept(work, _counted(self._parsed(letters)))
         judged, kept = batch.pin(work, kept, self.spark)
         failing: dict[str, list[dict[str, str]]] = {}
         if judged.leaving:
-            left = quarantine.of_rows(judged.rows, self.shape.plan.leaves, self.shape.plan.reasons())
+            left = quarantine.of_rows(judged.rows, work.shape.plan.leaves, work.shape.plan.reasons())
             failing |= {row["payload"]: row["reasons"] for row in left.toArrow().to_pylist()}
         if judged.unparsed:
             failing |= {row["payload"]: row["reasons"] for row in quarantine.of_text(kept.rows).toArrow().to_pylist()}
@@ -139,8 +145,6 @@ class _Replay:
         """A recomputing flow: the letters' groups are derived anew as of now; what is bad in them gets new letters."""
         if not letters:
             return set()
-        from microbatch import batch
-
         assert isinstance(self.input, TableInput)
         work = self._work("/groups")
         version = self.input.table.version() or 0
@@ -154,18 +158,12 @@ class _Replay:
         count = pinned.count()
         rows = self.input.of_groups(self.spark, pinned, count, end)
         kept = replace(self._kept(work, (rows, None)), groups=pinned, changes=count)
-        judged, kept = batch.pin(work, kept, self.spark)
-        batch.divert(work, kept, judged)
-        batch.write(replace(work, letters=tuple(letter["id"] for letter in letters)), kept, judged)
-        mark(self.stored, [letter["id"] for letter in letters], "replayed")
-        return {letter["id"] for letter in letters}
+        return self._batch(work, kept, letters)
 
     def _files(self, letters: Sequence[dict[str, Any]]) -> set[str]:
         """Files that were mended: read whole, as a batch of their own; their bad rows get letters of their own."""
         if not letters or not isinstance(self.input, Files):
             return set()
-        from microbatch import batch
-
         source, done = self.input, set()
         for letter in letters:
             path = str(json.loads(letter["payload"])["path"])
@@ -181,12 +179,25 @@ class _Replay:
                 continue
             work = self._work(f"{OF_FILE}{letter['id']}")
             kept = replace(self._kept(work, _counted(source.rows(self.spark, file))), files=tuple(file))
-            judged, kept = batch.pin(work, kept, self.spark)
-            batch.divert(work, kept, judged)
-            batch.write(replace(work, letters=(letter["id"],)), kept, judged)
-            mark(self.stored, [letter["id"]], "replayed")
-            done.add(letter["id"])
+            done |= self._batch(work, kept, [letter])
         return done
+
+    def _batch(self, work: Work, kept: Kept, letters: Sequence[dict[str, Any]]) -> set[str]:
+        """What these letters stand for, as a batch: its bad rows get letters of their own. None is done where a rule stops it."""
+        from microbatch import batch
+
+        ids = [letter["id"] for letter in letters]
+        try:
+            judged, kept = batch.pin(work, kept, self.spark)
+        except ExpectationStopped as stopped:
+            reason = {"expectation": "batch", "column": "", "severity": "critical"}
+            reasons = [{**reason, "message": failure} for failure in stopped.failures]
+            self._failed_again(letters, dict.fromkeys(ids, reasons))
+            return set()
+        batch.divert(work, kept, judged)
+        batch.write(replace(work, letters=tuple(ids)), kept, judged)
+        mark(self.stored, ids, "replayed")
+        return set(ids)
 
     def _kept(self, work: Work, counted: tuple[DataFrame, Any]) -> Kept:
         from microbatch.work import Kept

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from microbatch.commands import audit, replay
 from microbatch.commands.quarantine import Letters
 from microbatch.errors import StateChanged
+from microbatch.sink import ops
 from microbatch.testing import Bench
 from tests.orders import ORDERS_CONF, ORDERS_JOB, ORDERS_RULES, ORDERS_TRANSFORM, order
 
@@ -215,6 +216,59 @@ def test_a_file_that_was_mended_in_place_is_read_whole_and_does_not_stop_the_nex
     orders.run("orders")
     assert [r.order_id for r in orders.read("silver.orders").collect()] == [7]
     assert audited(orders) == 0
+
+
+OF_BATCHES = """
+name: orders
+expectations:
+  - type: expect_column_values_to_be_between
+    kwargs: {column: amount, min_value: -2, mostly: 0.95}
+    severity: critical
+  - type: expect_table_row_count_to_be_between
+    kwargs: {min_value: 1000}
+    severity: critical
+"""
+BETWEEN = "expect_column_values_to_be_between"
+TOO_FEW = "expect_table_row_count_to_be_between (orders/2): row count of the table must be at least 1000, observed 2"
+
+
+def test_rules_over_a_whole_batch_do_not_hold_letters_of_rows_which_are_none(orders: Bench):
+    orders.land("orders", order(1, "-1.00"), order(2), order(3, "-3.00"))
+    orders.run("orders")
+    orders.write("expectations/orders/orders.yml", OF_BATCHES)
+    replay.replay(letters(orders))
+    assert sorted(row.order_id for row in orders.read("silver.orders").collect()) == [1, 2]
+    found = orders.quarantine("orders").collect()
+    assert sorted((letter.status, letter.attempts) for letter in found) == [("open", 2), ("replayed", 1)]
+    results = ops.rows(orders.storage["warehouse"], "expectations", [("query_id", "like", "replay:%")])
+    found = [each for each in results if each["expectation_id"].startswith("orders/")]
+    assert [(each["expectation"], each["evaluated"], each["unexpected"]) for each in found] == [(BETWEEN, 2, 1)]
+    assert audited(orders) == 0
+
+
+def test_a_rule_over_a_whole_batch_holds_a_mended_file_whose_letter_then_says_so(mended: Bench):
+    mended.write("expectations/orders/orders.yml", OF_BATCHES)
+    replay.replay(letters(mended))
+    (letter,) = mended.quarantine("orders").collect()
+    assert (letter.kind, letter.status, letter.attempts) == ("file", "open", 2)
+    assert [reason.message for reason in letter.reasons] == [TOO_FEW]
+    assert "bronze.orders" not in mended.versions()
+    mended.write("expectations/orders/orders.yml", OF_BATCHES.replace("1000", "2"))
+    replay.replay(letters(mended))
+    assert sorted(row.order_id for row in mended.read("bronze.orders").collect()) == [7, 8]
+    assert audited(mended) == 0
+
+
+def test_a_rule_over_a_whole_batch_holds_groups_whose_letters_then_say_so(totals: Bench):
+    totals.write("expectations/orders/orders.yml", OF_BATCHES)
+    replay.replay(letters(totals))
+    (letter,) = totals.quarantine("orders").collect()
+    assert (letter.status, letter.attempts) == ("open", 2)
+    assert [reason.message for reason in letter.reasons] == [TOO_FEW.replace("observed 2", "observed 1")]
+    totals.write("expectations/orders/orders.yml", OF_BATCHES.replace("1000", "1"))
+    replay.replay(letters(totals))
+    assert totals.read("gold.totals").count() == 2
+    assert audited(totals) == 0
 
 
 def test_letters_of_an_unfinished_batch_are_left_to_its_run_which_would_append_their_rows_a_second_time(
