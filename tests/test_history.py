@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from microbatch.commands import backfill
 from microbatch.job import History
+from microbatch.runner import run
 from microbatch.sink import history, ops
 from microbatch.testing import Bench
 
@@ -213,6 +217,137 @@ def test_a_backfill_forgets_the_versions_it_tells_anew(customers: Bench, where: 
         (2, "!Oslo", 3, 5, False),
         (2, f"{sign}Rome", 5, None, True),
     ]
+
+
+MENDED_JOB = """
+from microbatch import Append, Flow, History, Job, Source, Upsert
+from transforms import times
+
+SOURCE = Source("customers", schema="id BIGINT, city STRING, email STRING, at TIMESTAMP, gone BOOLEAN")
+HOW = {"keys": ["id"], "newest_by": "at", "delete_when": "gone"}
+JOB = Job(
+    Flow("take", reads=SOURCE, writes=Append("bronze.customers")),
+    Flow("history", reads=READS, transform=times.told, writes=History("silver.history", track=["city"], **HOW)),
+    Flow("latest", reads=READS, transform=times.told, writes=Upsert("silver.latest", **HOW)),
+)
+"""
+TOLD = """
+from pyspark.sql import functions as F
+
+
+def told(customers):
+    return customers.withColumn("at", F.col("at") + F.expr("INTERVAL LATE MINUTES"))
+"""
+
+
+@pytest.fixture
+def late(customers: Bench) -> Callable[[str], Bench]:
+    """Three customers who came in minute 1 and went in minute 10, by a transform that makes each time 20 minutes late."""
+
+    def make(reads: str) -> Bench:
+        customers.write("jobs/customers.py", MENDED_JOB.replace("READS", reads))
+        customers.write("transforms/times.py", TOLD.replace("LATE", "20"))
+        customers.land("customers", *[version(id_, "Rome", 1) for id_ in (1, 2, 3)])
+        customers.land("customers", *[version(id_, None, 10, gone=True) for id_ in (1, 2, 3)])
+        customers.run("customers")
+        return customers
+
+    return make
+
+
+def latest(bench: Bench) -> list[tuple[int, str]]:
+    return sorted((row.id, row.city) for row in bench.read("silver.latest").collect())
+
+
+class Killed(Exception):
+    """A staged crash."""
+
+
+@pytest.mark.parametrize(("where", "crash_at"), [(None, "memory"), ("id <> 2", None)])
+def test_a_backfill_remembers_the_deletions_it_derives_and_no_others_of_their_keys(
+    late: Callable[[str], Bench], where: str | None, crash_at: str | None
+):
+    customers = late('"bronze.customers"')
+    customers.write("transforms/times.py", TOLD.replace("LATE", "0"))
+    suite = customers.suite()
+    for flow in ("history", "latest"):
+
+        def reached(step: str, at: str = f"{crash_at} {flow}") -> None:
+            if step == at:
+                raise Killed
+
+        if crash_at:
+            with pytest.raises(Killed):
+                backfill.execute(suite, suite.job("customers"), flow, where, reached=reached)
+        backfill.execute(suite, suite.job("customers"), flow, where)
+    customers.land("customers", version(1, "Oslo", 15), version(2, "Oslo", 15), version(3, "Bern", 5))
+    customers.run("customers")
+    second = [(2, "Rome", 1, 10, False), (2, "Oslo", 15, None, True)]
+    if where:
+        second = [(2, "Oslo", 15, 21, False), (2, "Rome", 21, 30, False)]
+    assert intervals(customers) == [
+        (1, "Rome", 1, 10, False),
+        (1, "Oslo", 15, None, True),
+        *second,
+        (3, "Rome", 1, 5, False),
+        (3, "Bern", 5, 10, False),
+    ]
+    assert latest(customers) == ([(1, "Oslo")] if where else [(1, "Oslo"), (2, "Oslo")])
+
+
+def test_what_is_remembered_of_a_table_goes_with_it_where_the_source_is_taken_in_anew_and_stays_where_it_stays(
+    late: Callable[[str], Bench],
+):
+    """The source need not hold all of it any more: an older version must not come back because a checkpoint was lost."""
+    customers = late("SOURCE")
+    customers.write("transforms/times.py", TOLD.replace("LATE", "0"))
+
+    def anew() -> list[int]:
+        flows = ("history", "latest")
+        return [run(customers.suite(), ["customers"], flows=[flow], accept="checkpoint").exit_code for flow in flows]
+
+    for table in ("history", "latest"):
+        shutil.rmtree(Path(customers.storage["warehouse"]) / "silver" / table)
+    customers.land("customers", version(1, "Oslo", 15))
+    assert anew() == [0, 0]
+    assert latest(customers) == [(1, "Oslo")]
+    told = [(1, "Rome", 1, 10, False), (1, "Oslo", 15, None, True), *[(id_, "Rome", 1, 10, False) for id_ in (2, 3)]]
+    assert intervals(customers) == told
+    for file in (Path(customers.storage["landing"]) / "customers").iterdir():
+        file.unlink()
+    customers.land("customers", version(3, "Bern", 5))
+    assert anew() == [0, 0]
+    assert latest(customers) == [(1, "Oslo")]
+    assert intervals(customers) == [*told[:-1], (3, "Rome", 1, 5, False), (3, "Bern", 5, 10, False)]
+
+
+CHANGES_JOB = """
+from microbatch import Flow, Job, Source, Upsert
+
+SOURCE = Source("customers", schema="id BIGINT, city STRING, email STRING, at TIMESTAMP, gone BOOLEAN")
+JOB = Job(
+    Flow("take", reads=SOURCE, writes=Upsert("bronze.customers", keys=["id"], delete_when="gone")),
+    Flow("latest", reads="bronze.customers",
+         writes=Upsert("silver.latest", keys=["id"], newest_by="at", delete_when="_op = 'delete'")),
+)
+"""
+
+
+def test_a_backfill_from_the_state_of_a_table_keeps_the_deletions_of_keys_that_are_not_in_it(customers: Bench):
+    """And no others: what is there was not deleted since."""
+    customers.write("jobs/customers.py", CHANGES_JOB)
+    for rows in (("Rome", 10), (None, 11)):
+        customers.land("customers", *[version(id_, *rows, gone=rows[0] is None) for id_ in (1, 2)])
+        customers.run("customers")
+    customers.land("customers", version(2, "Bonn", 5))
+    customers.run("customers")
+    assert latest(customers) == []
+    suite = customers.suite()
+    backfill.execute(suite, suite.job("customers"), "latest")
+    assert latest(customers) == [(2, "Bonn")]
+    customers.land("customers", version(1, "Oslo", 7), version(2, "Oslo", 7))
+    customers.run("customers")
+    assert latest(customers) == [(2, "Oslo")]
 
 
 def test_the_tables_do_not_depend_on_the_order_in_which_versions_come(customers: Bench, tmp_path_factory):

@@ -48,8 +48,8 @@ def execute(
     A reader is derived from all that its input holds then, and its stream goes on behind it.
 
     Args:
-        reached: told of each step as it is done ("plan", "letters F", "target F", "ledger F", "checkpoint F"); what it raises
-            is a crash there.
+        reached: told of each step as it is done ("plan", "letters F", "memory F", "target F", "ledger F", "checkpoint F"); what
+            it raises is a crash there.
 
     Raises:
         ConfigError: the flow reads a source (what it read is not kept), or `where` is not SQL over the target's columns.

@@ -164,7 +164,7 @@ class Deriving:
         reader = self.spark.read.format("delta")
         if self.flow.recompute_by:
             return reader.option("versionAsOf", version).load(self.input.table.path).withColumn("_row", F.struct("*"))
-        if self.input.changes and not isinstance(self.flow.writes, Upsert):
+        if self.input.changes and not self._from_state():
             reader = reader.option("readChangeFeed", "true").option("startingVersion", 0)
             return self.input.rows(reader.option("endingVersion", version).load(self.input.table.path))
         rows = reader.option("versionAsOf", version).load(self.input.table.path)
@@ -190,19 +190,31 @@ class Deriving:
         return Judged(pinned, total, 0, total, leaving, found["deleting"], {}, results)
 
     def _result(self, work: Work, rows: DataFrame, where: str | None) -> DataFrame:
-        """What the target holds of these rows, pinned."""
+        """What the target holds of these rows, pinned; what it cannot show of them takes the place of what is remembered.
+
+        Before the target's commit, and begun again by an attempt after a kill: until it is done, nothing else reads that.
+        """
         from microbatch.sink import deletes, history, rewrite
 
-        target = self.flow.writes
+        target, now = self.flow.writes, work.now()
+        batch = {"job": work.job, "flow": work.flow.name, "query_id": work.query_id, "batch_id": self.number}
+        if isinstance(target, Upsert | History):
+            # The state of a table holds no row of a key that was deleted from it: only memory knows of that.
+            all_of_them = where is None and not self._from_state()
+            deletes.forget(self.warehouse, target, None if all_of_them else rows)
+            if target.delete_when and target.newest_by:
+                deletes.remember(self.warehouse, target, rows, {**batch, "deleted_at": now}, self.again)
+        self.reached("memory")
         if not isinstance(target, History):
             return rewrite.derived(target, rows)
-        told, now = history.tell(rows, target, None), work.now()
-        batch = {"job": work.job, "flow": work.flow.name, "query_id": work.query_id, "batch_id": self.number}
+        told = history.tell(rows, target, None)
         history.forget(self.warehouse, target, rows, where)
         history.remember(self.warehouse, target, told, {**batch, "kept_at": now}, self.again)
-        if target.delete_when:
-            deletes.remember(self.warehouse, target, rows, {**batch, "deleted_at": now}, self.again)
         return told.rows
+
+    def _from_state(self) -> bool:
+        """Whether a table is read as it is now, though its reader takes in its changes."""
+        return self.input.changes and isinstance(self.flow.writes, Upsert)
 
     def _only(self, shaped: DataFrame, where: str | None) -> DataFrame:
         if where is None:

@@ -23,7 +23,8 @@ from microbatch.runner.inputs import checkpoint_of, input_of, reads_of
 from microbatch.runner.report import State
 from microbatch.runner.stuck import Stuck
 from microbatch.runner.watch import Watch
-from microbatch.sink import catalog
+from microbatch.sink import catalog, ops
+from microbatch.sink.tables import Table
 from microbatch.sources import TableInput
 from microbatch.sources.input import Input
 
@@ -80,6 +81,10 @@ def take(this: Run, job: LoadedJob, flow: Flow, outcomes: list[Outcome]) -> Stat
     checkpoint, reads = checkpoint_of(this.suite, job, flow), reads_of(this.suite, job, flow)
     warehouse = this.suite.environment.storage["warehouse"]
     if this.accept == "checkpoint":
+        # First of all: killed before the checkpoint is aside, a flow whose table is gone goes on by no other command.
+        if not Table(warehouse, flow.writes.table).exists():
+            for name in ops.MEMORY:
+                ops.forget(warehouse, name, flow.writes.table)
         start_anew(checkpoint, this.run_id)
     input_ = input_of(this.suite, job, flow, accept_files=this.accept == "files", told=this.says)
     standing = shake(warehouse, checkpoint, job, flow, reads)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from microbatch.job import History, Upsert
-from microbatch.sink import exact, remembered
+from microbatch.sink import exact, ops, remembered
+from microbatch.sink.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -45,6 +46,18 @@ def remember(
         order = F.struct(*[f"`{name}`" for name in target.newest_by])
         found = rows.where(deleting).groupBy(key).agg(F.max_by(version, order).alias("version"))
     remembered.keep(warehouse, "deletes", found, {**batch, "table": target.table}, again)
+
+
+def forget(warehouse: str, target: Upsert | History, rows: DataFrame | None) -> None:
+    """Forget the deletions of a target that is told anew, by whatever transform they were said: those of the keys in `rows`, or
+    all of them."""
+    stored = Table(warehouse, "ops.deletes")
+    if rows is None or not stored.exists():
+        ops.forget(warehouse, "deletes", target.table)
+        return
+    found = rows.sparkSession.read.format("delta").load(stored.path).where(F.col("table") == target.table)
+    stay = found.join(rows.select(exact.columns_to_json(target.keys).alias("key")), "key", "left_anti")
+    remembered.only(stay, warehouse, "deletes", target.table)
 
 
 def known(

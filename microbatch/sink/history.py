@@ -139,17 +139,14 @@ def forget(warehouse: str, target: History, rows: DataFrame, where: str | None) 
         rows: what is told anew; its columns are those of the remembered versions.
     """
     stored = Table(warehouse, "ops.unchanged")
-    if not stored.exists():
-        return
-    if where is None:
-        ops.change(stored, lambda opened: opened.delete(f'"table" = {ops.literal(target.table)}'))
+    if where is None or not stored.exists():
+        ops.forget(warehouse, "unchanged", target.table)
         return
     found = rows.sparkSession.read.format("delta").load(stored.path).where(F.col("table") == target.table)
     told = found.select(F.col("payload").alias(PAYLOAD), F.from_json("payload", rows.schema, exact.OPTIONS).alias("_"))
     these = told.select(PAYLOAD, "_.*").where(where).select(PAYLOAD).distinct()
     stay = found.join(these, F.col("payload") == F.col(PAYLOAD), "left_anti")
-    writer = stay.write.format("delta").mode("overwrite")
-    writer.option("replaceWhere", f"`table` = {ops.literal(target.table)}").save(stored.path)
+    remembered.only(stay, warehouse, "unchanged", target.table)
 
 
 def _gone(warehouse: str, target: History, rows: DataFrame, now: datetime, but: Mapping[str, Any]) -> list[DataFrame]:

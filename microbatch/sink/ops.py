@@ -244,6 +244,13 @@ def _made(stored: Table, data: pa.Table, keyed: CommitProperties) -> bool:
     return True
 
 
+def forget(warehouse: str, name: str, table: str) -> None:
+    """Drop all that `deletes` or `unchanged` remembers of a table."""
+    stored = Table(warehouse, f"ops.{name}")
+    if stored.exists():
+        change(stored, lambda opened: opened.delete(f'"table" = {literal(table)}'))
+
+
 def change(stored: Table, what: Callable[[DeltaTable], Result]) -> Result:
     """Change a table; on its new state once more where another writer changed files of it in between.
 

@@ -48,6 +48,12 @@ def keep(warehouse: str, name: str, records: DataFrame, batch: Mapping[str, Any]
     writer.save(stored.path)
 
 
+def only(stay: DataFrame, warehouse: str, name: str, table: str) -> None:
+    """Forget what is remembered of a table but for `stay`, which was read from there. One or two Spark jobs."""
+    writer = stay.write.format("delta").mode("overwrite").option("replaceWhere", f"`table` = {ops.literal(table)}")
+    writer.save(Table(warehouse, f"ops.{name}").path)
+
+
 def kept(
     spark: SparkSession, warehouse: str, name: str, table: str, now: datetime, but: Mapping[str, Any]
 ) -> DataFrame | None:
