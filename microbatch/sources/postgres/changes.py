@@ -5,9 +5,11 @@ Guarantee:
     on only behind what Spark has committed, so a batch can always be read again. Changes of one row come in the order of
     `_lsn`, which is unique; rows of the first copy carry one position, before all changes that are not in the copy.
     A change of the key is a delete and an insert. A TRUNCATE, a slot that was lost or made anew, a table made anew, a publication
-    that was made anew or left the table out for a while, a partition that is gone: an error. Not seen is a `publish` that was
-    narrowed and widened again between two runs, and of a partitioned table what a server does not tell of its parts: a TRUNCATE
-    of one by itself, an ATTACH of one that has rows, one that was made and dropped between two runs.
+    that was made anew or left the table out for a while, a partition that is gone, a server whose log ends before what was read
+    (it was set back to an older state): an error.
+    Not seen: a `publish` that was narrowed and widened again between two runs; a server that was set back and has written as
+    much again before a run comes; of a partitioned table what a server does not tell of its parts: a TRUNCATE of one by itself,
+    an ATTACH of one that has rows, one that was made and dropped between two runs.
     A deleted row has its key, and the rest where the table's replica identity is FULL. A long value that an update left as it
     was is sent with FULL, else looked for (see `unsent`); a row with one that cannot be known goes to quarantine.
 What the server must allow:
@@ -254,8 +256,7 @@ class ChangesInput:
         assert copy is not None
         after = offset["lsn"] if offset else copy.start
         self.slot.refuse_unfit(session, relation, self._names, self.conf.key)
-        self.slot.refuse_lost(session, max(after, Skipped(self.checkpoint).read()))
-        until = int(session.value("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"))
+        until = self.slot.refuse_lost(session, max(after, Skipped(self.checkpoint).read())).written
         if until <= after:
             return after, Look(after, [])
         return until, self._look(session, relation, offset, until)

@@ -54,7 +54,7 @@ PASSING_STATES = ("08", "40", "53", "57", "55006", "55P03", "25006")
 CONFIG_STATES = ("28", "3D", "42", "3F", "0A", "22023")
 NO_WAL = "58P01"
 # Not in the state it has to be in: a slot for good, anything else (a view that is not filled yet) until somebody sees to it.
-UNFIT_STATE, FOR_GOOD = "55000", ("replication slot", "WAL")
+UNFIT_STATE, FOR_GOOD = "55000", "replication slot"
 PRIMARY = "connect to the primary (target_session_attrs=read-write in the uri finds it among several hosts)"
 
 
@@ -173,7 +173,7 @@ class Server:
             if not state and any(words in text for words in REFUSALS):
                 return ConfigError(Problem(f"connection {self.connection}", f"refuses to connect: {text}"))
             return SourceUnavailable(self.source, text)
-        if state == NO_WAL or (state == UNFIT_STATE and any(words in text for words in FOR_GOOD)):
+        if state == NO_WAL or (state == UNFIT_STATE and FOR_GOOD in text):
             return StateChanged(self.flow, f"source {self.source}: {text}", START_ANEW)
         if state == UNFIT_STATE:
             return SourceUnavailable(self.source, text)

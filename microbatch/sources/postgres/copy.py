@@ -99,16 +99,16 @@ class Spool:
         """
         bond, parts = slot.bond(session, relation), partitions(session, relation)
         made = slot.ensure(session)
-        # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
-        # changes which the slot goes on to tell lies before it.
-        written = session.value(_INSERT_LSN)
-        if (
-            not made
-        ):  # what it holds is in the copy; and it may be of a time without the publication, which nobody can read
-            slot.release(session, written)
         standing = slot.standing(session)
         assert standing is not None
-        lsn = standing.confirmed if made else written
+        if not made:
+            # What is written is in the copy. And of a time without the publication a server before version 18 tells nothing.
+            slot.release(session, standing.written)
+            standing = slot.standing(session)
+            assert standing is not None
+        # Behind all that is written so far. Whoever wrote it has ended when the snapshot is taken, so that none of the
+        # changes which the slot goes on to tell lies before it.
+        lsn = standing.confirmed if made else session.value(_INSERT_LSN)
         # Something in the log at that position: a change that came next would otherwise carry the same one as the copy.
         session.do("SELECT pg_logical_emit_message(false, 'microbatch', 'first copy')")
         # A number of our own: whoever wrote before has a smaller one. The end of a snapshot is only behind those that ended.

@@ -17,7 +17,7 @@ from microbatch.sources.postgres.pgoutput import Decoder, Snapshot
 WAIT_S = 60  # for open transactions, before a slot or the first copy can begin
 _SLOT = """
 SELECT plugin, database, wal_status, (restart_lsn - '0/0')::bigint, (confirmed_flush_lsn - '0/0')::bigint,
-  pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+  (pg_current_wal_flush_lsn() - '0/0')::bigint, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
 FROM pg_replication_slots WHERE slot_name = %s
 """
 
@@ -29,6 +29,7 @@ class Standing:
     Attributes:
         lost: whether the server has thrown away log that the slot needs.
         confirmed: what commits before it is not told any more.
+        written: where the server's log ends.
         lag_bytes: log that the server keeps for the slot.
     """
 
@@ -37,6 +38,7 @@ class Standing:
     lost: bool
     restart: int | None
     confirmed: int
+    written: int
     lag_bytes: int
 
 
@@ -87,8 +89,10 @@ class Slot:
         found = session.row(_SLOT, self.name)
         if found is None:
             return None
-        plugin, database, status, restart, confirmed, lag = found
-        return Standing(plugin, database, status == "lost" or restart is None, restart, confirmed or 0, lag or 0)
+        plugin, database, status, restart, confirmed, written, lag = found
+        return Standing(
+            plugin, database, status == "lost" or restart is None, restart, confirmed or 0, written, lag or 0
+        )
 
     def refuse_unfit(self, session: Session, relation: Relation, names: Sequence[str], key: Sequence[str]) -> None:
         """Refuse what could not be read in full, or would make the table's own writers fail.
@@ -141,7 +145,7 @@ class Slot:
             read_upto: the position up to which everything was read.
 
         Raises:
-            StateChanged: changes behind that position are gone.
+            StateChanged: changes behind that position are gone, or it is none of this log's.
         """
         standing = self.standing(session)
         if standing is None:
@@ -152,6 +156,13 @@ class Slot:
             )
         if standing.confirmed > read_upto:
             raise self._lost("was made anew, or moved on by somebody else, past changes that were not read")
+        if standing.written < read_upto:
+            what = (
+                f"source {self.server.source}: the log of the server ends at {position(standing.written)}, and was read up to "
+                f"{position(read_upto)}: it was set back to an older state, and what is written now comes at positions that "
+                "were read before"
+            )
+            raise StateChanged(self.server.flow, what, START_ANEW)
         return standing
 
     def look(
@@ -187,7 +198,7 @@ class Slot:
     def release(self, session: Session, upto: int) -> None:
         """Let the server throw away what is done with: everything before a position that Spark has committed."""
         standing = self.standing(session)
-        if standing is not None and not standing.lost and standing.confirmed < upto:
+        if standing is not None and not standing.lost and standing.confirmed < upto <= standing.written:
             session.do("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", self.name, position(upto))
 
     def bond(self, session: Session, relation: Relation) -> tuple[int, ...]:

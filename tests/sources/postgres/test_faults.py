@@ -306,6 +306,31 @@ def test_a_slot_that_was_left_too_far_behind_stops_the_job(another: Cluster, tmp
     assert "max_slot_wal_keep_size" in stopped(reader)
 
 
+@pytest.mark.parametrize("table", ["orders (order_id)", "others (id)"])
+def test_a_server_that_was_set_back_stops_the_job(another: Cluster, tmp_path: Path, table: str):
+    """What is written to it now has positions that were read before: of other rows."""
+    database, backup = Database(another), tmp_path / "backup"
+    suite = Suite(tmp_path, database)
+    orders(database)
+    database.do("CREATE TABLE others (id int)", "INSERT INTO orders (order_id) VALUES (1)")
+    reader = suite.reader(mode="changes")
+    assert reader.run() == 1
+    another.stop()
+    subprocess.run(["cp", "-a", another.folder, backup], check=True)
+    another.start()
+    database.do(f"INSERT INTO {table} SELECT generate_series(1001, 6000)")
+    assert reader.run() == (5000 if "orders" in table else 0)
+    another.stop()
+    shutil.rmtree(another.folder)
+    subprocess.run(["cp", "-a", backup, another.folder], check=True)
+    another.start()
+    database.do("INSERT INTO orders (order_id) VALUES (2)")
+    at = "SELECT confirmed_flush_lsn FROM pg_replication_slots"
+    before = database.rows(at)
+    assert "was set back to an older state" in stopped(reader)
+    assert database.rows(at) == before
+
+
 def test_a_table_that_was_made_anew_stops_the_job(told: Plainly, suite: Suite):
     suite.database.do("DROP TABLE orders")
     orders(suite.database)
