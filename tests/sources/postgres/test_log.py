@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
 from microbatch.sources.postgres import Slot
 from microbatch.sources.postgres.catalog import relation
-from tests.sources.postgres.conftest import OF_CHANGES, Database, Suite, orders
+from tests.sources.postgres.conftest import OF_CHANGES, Cluster, Database, Suite, orders
 from tests.sources.postgres.plainly import Plainly, server
 
 pytestmark = pytest.mark.slow
@@ -96,6 +98,30 @@ def test_a_partitioned_table_is_read_as_one(database: Database, tmp_path: Path):
     database.do("INSERT INTO notes VALUES (2, 'c'), (102, 'd')", "UPDATE notes SET id = 150 WHERE id = 1")
     reader.run()
     assert held(reader) == dict(database.rows("SELECT id, note FROM notes"))
+
+
+def test_a_server_of_an_older_version_is_read_too(tmp_path: Path):
+    """Of before 18: it has no max of bytes, and tells nothing at all of a time without the publication."""
+    folder = Path(tempfile.mkdtemp(prefix="microbatch-postgres-"))
+    older = Cluster(folder, version=16)
+    try:
+        suite = Suite(tmp_path, Database(older))
+        orders(suite.database)
+        suite.database.do("INSERT INTO orders (order_id) VALUES (1)")
+        by_time = suite.reader(cursor="updated_at", key="order_id")
+        changes = Suite(tmp_path / "changes", suite.database).reader(mode="changes")
+        assert (by_time.run(), changes.run()) == (1, 1)
+        suite.database.do("INSERT INTO orders (order_id) VALUES (2)")
+        assert (by_time.run(), changes.run(), changes.run()) == (1, 1, 0)
+        suite.database.do(
+            "DROP PUBLICATION microbatch_test",
+            "INSERT INTO orders (order_id) VALUES (3)",
+            "CREATE PUBLICATION microbatch_test FOR TABLE orders",
+        )
+        assert Suite(tmp_path / "anew", suite.database).reader(mode="changes").run() == 3
+    finally:
+        older.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_batches_are_whole_transactions_of_about_the_size_that_was_asked_for(suite: Suite):
