@@ -221,13 +221,15 @@ class ChangesInput:
         bond, partitions = self.slot.bond(session, relation), catalog.partitions(session, relation)
         if offset is None:
             standing = self.slot.standing(session)
-            usable = (
-                copy is not None and standing is not None and not standing.lost and standing.confirmed <= copy.start
+            if copy is None or standing is None or standing.lost or standing.confirmed > copy.start:
+                return None
+            same = (copy.oid, copy.bond, copy.system_identifier) == (
+                relation.oid,
+                bond,
+                catalog.system_identifier(session),
             )
-            same = copy is not None and copy.oid == relation.oid and copy.bond == bond
-            same = same and copy is not None and set(copy.partitions) <= set(partitions)
-            here = same and copy is not None and copy.system_identifier == catalog.system_identifier(session)
-            return copy if usable and here else None
+            whole = set(copy.partitions) <= set(partitions) and set(self._names) <= set(copy.names)
+            return copy if same and whole else None
         if copy is None:
             what = f"checkpoint damaged: {Spool(self.checkpoint).record} is missing"
             raise StateChanged(self.server.flow, what, START_ANEW)
@@ -247,7 +249,7 @@ class ChangesInput:
                 "what was written while it did not tell all of the table will never be told"
             )
             raise StateChanged(self.server.flow, what, f"let it publish the whole table, and {START_ANEW}")
-        Spool(self.checkpoint).refuse_missing(self.server, offset["copied"], copy)
+        Spool(self.checkpoint).refuse_missing(self.server, offset["copied"], copy, self._names)
         return copy
 
     def _waiting(self, session: Session, relation: Relation, offset: Offset | None) -> tuple[int, Look]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from microbatch.errors import SourceUnavailable, StateChanged
 from microbatch.places import Place, remove_tree, write
 from microbatch.sources.postgres.catalog import Relation, partitions
-from microbatch.sources.postgres.connection import Server, Session, quoted
+from microbatch.sources.postgres.connection import START_ANEW, Server, Session, quoted
 from microbatch.sources.postgres.pgoutput import Snapshot
 from microbatch.sources.postgres.slot import WAIT_S, Slot
 
@@ -41,6 +41,7 @@ class Copy:
         at: when it was made, ISO 8601.
         oid: of the table.
         bond: what tied it to the publication when the copy was begun.
+        names: of its columns.
         partitions: the tables it was made of then, and those that came since; see `keep`.
         rows: how many each file has.
     """
@@ -52,6 +53,7 @@ class Copy:
     at: str
     oid: int
     bond: tuple[int, ...]
+    names: tuple[str, ...]
     partitions: tuple[int, ...]
     system_identifier: str
     rows: tuple[int, ...]
@@ -73,7 +75,7 @@ class Spool:
         if not self.record.exists():
             return None
         found = json.loads(self.record.read_text())
-        return Copy(**{**found, **{name: tuple(found[name]) for name in ("bond", "partitions", "rows")}})
+        return Copy(**{**found, **{name: tuple(found[name]) for name in ("bond", "names", "partitions", "rows")}})
 
     def keep(self, copy: Copy, partitions: Sequence[int]) -> None:
         """Write down partitions that came since: whether one of them goes again, too, is asked from now on."""
@@ -124,7 +126,9 @@ class Spool:
         rows = tuple(self._write(blocks, file_rows))
         session.do("ROLLBACK")
         identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
-        copy = Copy(standing.confirmed, lsn, snapshot, below, at, relation.oid, bond, parts, identifier, rows)
+        copy = Copy(
+            standing.confirmed, lsn, snapshot, below, at, relation.oid, bond, tuple(names), parts, identifier, rows
+        )
         write(self.record, json.dumps(asdict(copy)))
         return copy
 
@@ -140,12 +144,18 @@ class Spool:
         with pq.ParquetFile(pa.BufferReader(self.file(number).read_bytes())) as file:
             yield from file.iter_batches()
 
-    def refuse_missing(self, server: Server, copied: int, copy: Copy) -> None:
-        """Refuse to go on without files that no batch has taken in yet.
+    def refuse_missing(self, server: Server, copied: int, copy: Copy, names: Sequence[str]) -> None:
+        """Refuse to go on without files, or columns in them, that no batch has taken in yet.
 
         Raises:
-            StateChanged: one is gone.
+            StateChanged: one is gone, or the schema names a column that was not copied.
         """
+        lacking = [name for name in names if name not in copy.names]
+        if lacking and copied < len(copy.rows):
+            what = (
+                f"source {server.source}: the first copy has no column {', '.join(lacking)}, which the schema names now"
+            )
+            raise StateChanged(server.flow, what, f"take it out of the schema until the copy is read, or {START_ANEW}")
         gone = [self.file(number) for number in range(copied, len(copy.rows)) if not self.file(number).exists()]
         if gone:
             what = f"checkpoint damaged: {gone[0]}, a part of the first copy of {server.source}, is missing"

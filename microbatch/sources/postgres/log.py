@@ -102,7 +102,8 @@ class ChangesReading:
             op = pa.array(["insert"] * block.num_rows, pa.string())
             lsn = pa.array([self.copy.lsn] * block.num_rows, pa.int64())
             committed = pa.array([at] * block.num_rows, pa.timestamp("us", "UTC"))
-            yield converted(block.columns, schema, [op, lsn, committed])
+            columns = [block.column(name) for name in self.names]
+            yield converted(columns, schema, [op, lsn, committed])
 
     def _changed(self, after: int, upto: int, schema: StructType) -> Iterator[pa.RecordBatch]:
         taken: list[Change] = []

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
+from microbatch.errors import StateChanged
 from microbatch.sources.postgres import Slot
 from microbatch.sources.postgres.catalog import relation
+from microbatch.sources.postgres.values import UNPARSED
 from tests.sources.postgres.conftest import OF_CHANGES, Cluster, Database, Suite, orders
 from tests.sources.postgres.plainly import Plainly, server
 
@@ -135,6 +137,42 @@ def test_batches_are_whole_transactions_of_about_the_size_that_was_asked_for(sui
     suite.database.do("INSERT INTO orders (order_id) SELECT i FROM generate_series(1000, 1049) i")
     reader.run()
     assert [len(batch) for batch in reader.batches] == [10, 10, 5, 12, 12, 50]
+
+
+def of(reader: Plainly, ddl: str) -> None:
+    """Edit the schema of a reader; its columns are of text."""
+    reader.ddl = ddl
+    names = [each.split()[0] for each in ddl.split(", ")]
+    reader.schema = StructType([*[StructField(name, StringType()) for name in names], *OF_CHANGES, *UNPARSED])
+
+
+@pytest.mark.parametrize("edited", ["city STRING, id STRING", "city STRING", "name STRING, id STRING, city STRING"])
+def test_a_copy_is_read_by_the_names_of_its_columns(database: Database, tmp_path: Path, edited: str):
+    """It is made before the rest of a job is looked at, and somebody may edit the schema then."""
+    database.do(
+        "CREATE TABLE notes (id int PRIMARY KEY, name text, city text)", "INSERT INTO notes VALUES (1, 'n', 'c')"
+    )
+    reader = notes(database, tmp_path)
+    of(reader, "id STRING, city STRING")
+    reader.input().fetch()
+    of(reader, edited)
+    assert reader.run() == 1
+    (row,) = reader.rows()
+    stored = {"id": "1", "name": "n", "city": "c"}
+    assert {name: row[name] for name in stored if name in row} == {n: stored[n] for n in stored if n in edited}
+
+
+def test_a_column_that_half_a_copy_lacks_stops_the_job(database: Database, tmp_path: Path):
+    database.do("CREATE TABLE notes (id int PRIMARY KEY, name text)", "INSERT INTO notes VALUES (1, 'n')")
+    reader = notes(database, tmp_path)
+    of(reader, "id STRING")
+    assert reader.run(crash=True) == 1
+    (tmp_path / "offsets/0").write_text((tmp_path / "offsets/0").read_text().replace('"copied": 1', '"copied": 0'))
+    of(reader, "name STRING, id STRING")
+    with pytest.raises(StateChanged, match="the first copy has no column name"):
+        reader.run()
+    of(reader, "id STRING")
+    reader.input().pending()
 
 
 def test_the_same_changes_come_when_a_batch_is_read_again(suite: Suite):
