@@ -15,6 +15,8 @@ SPARK_WHOLE = ("tinyint", "smallint", "int", "bigint")
 NUMBERS = (*SPARK_WHOLE, "decimal", "float", "double")
 WORDS = ("text", "varchar", "bpchar")
 TIMES = ("timestamp", "timestamp_ntz")
+# What a slot says is what their output function writes: not, as a cast to text, 10.0.0.1/32, true, or an encoding of xml's.
+CAST_OTHERWISE = ("inet_out", "boolout", "xml_out")
 # Into which of Spark's types the values of a type go one by one; STRING takes each as PostgreSQL writes it.
 GOES_INTO: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys((*WHOLE, "numeric"), NUMBERS),
@@ -57,7 +59,8 @@ LIMIT 1000
 # A domain counts as the type it is made of.
 _COLUMNS = """
 SELECT a.attname, coalesce(b.typname, t.typname), format_type(a.atttypid, a.atttypmod),
-  a.attnotnull OR coalesce(t.typnotnull, false), a.attstorage <> 'p', e.typname
+  a.attnotnull OR coalesce(t.typnotnull, false), a.attstorage <> 'p', e.typname,
+  t.typoutput::text
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
 LEFT JOIN pg_type e ON coalesce(b.typcategory, t.typcategory) = 'A' AND e.oid = coalesce(b.typelem, t.typelem)
@@ -88,6 +91,7 @@ class Column:
         not_null: whether the table holds no null in it.
         stored_apart: whether the server may keep a long value outside of its row.
         element: the type of an array's elements; None for what is no array.
+        output: the function that writes its values; of a domain, that of the type it is made of in the end.
     """
 
     name: str
@@ -96,6 +100,18 @@ class Column:
     not_null: bool
     stored_apart: bool
     element: str | None
+    output: str
+
+    @property
+    def as_text(self) -> str:
+        """SQL of its value as a slot says it."""
+        name = quoted(self.name)
+        return f"pg_catalog.{self.output}({name})::text" if self.output in CAST_OTHERWISE else f"{name}::text"
+
+    @property
+    def padded(self) -> bool:
+        """Whether a slot says its values with blanks that mean nothing, which a cast to text leaves out."""
+        return self.output == "bpcharout"
 
 
 @dataclass(frozen=True)

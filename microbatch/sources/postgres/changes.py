@@ -30,7 +30,7 @@ from microbatch.errors import SourceUnavailable, StateChanged
 from microbatch.places import Place, write
 from microbatch.sources.postgres import catalog, rows
 from microbatch.sources.postgres.catalog import Relation
-from microbatch.sources.postgres.connection import START_ANEW, Server, Session, quoted
+from microbatch.sources.postgres.connection import START_ANEW, Server, Session
 from microbatch.sources.postgres.copy import FILE_ROWS, Copy, Spool
 from microbatch.sources.postgres.log import ChangesReading, release
 from microbatch.sources.postgres.slot import Look, Slot
@@ -155,7 +155,7 @@ class ChangesInput:
                 for part in reading.parts(start, reading.end(start, most)):
                     blocks += reading.blocks(part, schema)
         if not blocks:
-            chosen = ", ".join(f"{quoted(name)}::text" for name in self._names)
+            chosen = ", ".join(relation.columns[name].as_text for name in self._names)
             for block in self.server.batches(f"SELECT {chosen} FROM {relation.sql} t LIMIT {most}"):
                 op = pa.array(["insert"] * block.num_rows, pa.string())
                 nothing = [pa.nulls(block.num_rows, pa.int64()), pa.nulls(block.num_rows, pa.timestamp("us", "UTC"))]

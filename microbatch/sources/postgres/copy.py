@@ -121,7 +121,7 @@ class Spool:
         snapshot = self._snapshot(server, session, began_below)
         at, exported = session.row(_EXPORTED) or ("", "")
         below = session.value(_INSERT_LSN)
-        chosen = ", ".join(f"{quoted(name)}::text AS {quoted(name)}" for name in names)
+        chosen = ", ".join(f"{relation.columns[name].as_text} AS {quoted(name)}" for name in names)
         blocks = server.batches(f"SELECT {chosen} FROM {relation.sql} t", snapshot=exported)
         rows = tuple(self._write(blocks, file_rows))
         session.do("ROLLBACK")

@@ -86,6 +86,7 @@ class Decoder:
         key: the columns that identify a row; empty: those the messages mark.
         after, upto: takes the transactions whose commit begins at `after` or later, and before `upto`.
         snapshot: of the first copy, whose transactions are not told a second time.
+        filled: columns of a domain over char(n), which a message does not show to be one.
     """
 
     oid: int
@@ -93,6 +94,7 @@ class Decoder:
     after: int = 0
     upto: int = 2**63
     snapshot: Snapshot | None = None
+    filled: frozenset[str] = frozenset()
     _now: Transaction | None = field(default=None, init=False)
     _shape: _Shape | None = field(default=None, init=False)
     _last: int = field(default=-1, init=False)
@@ -140,7 +142,7 @@ class Decoder:
                 marked.append(number)
             end = body.index(0, at + 1)
             names.append(body[at + 1 : end].decode())
-            padded.append(_COLUMN.unpack_from(body, end + 1)[0] == PADDED)
+            padded.append(_COLUMN.unpack_from(body, end + 1)[0] == PADDED or names[-1] in self.filled)
             at = end + 1 + _COLUMN.size
         key = tuple(names.index(name) for name in self.key if name in names) or (
             tuple(marked) if len(marked) < len(names) else ()

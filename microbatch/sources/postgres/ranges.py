@@ -110,8 +110,9 @@ class CursorReading:
 
     def _chosen(self, name: str, schema: StructType) -> str:
         """A column in a SELECT: as text, where the driver does not give the very type that is wanted."""
-        plain = PLAIN.get(self.relation.columns[name].type) == schema[name].dataType.simpleString()
-        return quoted(name) if plain else f"{quoted(name)}::text"
+        column = self.relation.columns[name]
+        plain = PLAIN.get(column.type) == schema[name].dataType.simpleString()
+        return quoted(name) if plain else column.as_text
 
     def _borders(self, within: str) -> list[str]:
         """Values that part a large batch into pieces of about one size; none for a small one, or where nobody knows."""

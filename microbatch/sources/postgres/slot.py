@@ -222,7 +222,8 @@ class Slot:
 
 def decoder(relation: Relation, key: tuple[str, ...], after: int, upto: int, snapshot: Snapshot | None) -> Decoder:
     """A decoder of the table's changes between two positions."""
-    return Decoder(relation.oid, key or relation.identifying, after, upto, snapshot)
+    filled = frozenset(column.name for column in relation.columns.values() if column.padded)
+    return Decoder(relation.oid, key or relation.identifying, after, upto, snapshot, filled)
 
 
 def position(lsn: int) -> str:

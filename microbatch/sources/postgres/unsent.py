@@ -106,7 +106,7 @@ def _asked(
     newest = {each: at for at, each in enumerate(keys)}
     wanted = [at for at in newest.values() if any(value is UNSENT for value in rows[at].values())]
     columns = [*key, *names]
-    chosen = ", ".join(f"{quoted(name)}::text" for name in columns)
+    chosen = ", ".join(relation.columns[name].as_text for name in columns)
     found: dict[int, dict[str, Value]] = {}
     doubtful: dict[int, dict[str, Value]] = {}
     with server.session() as session:

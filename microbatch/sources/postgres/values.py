@@ -11,7 +11,8 @@ is one conversion, in Arrow, a column at a time. What it makes of them:
     (infinity, years before 1 and after 9999 do not fit any of the last four)
     bytea              BINARY
     arrays             ARRAY, as deep as the schema says
-    anything           STRING as PostgreSQL writes it: json and jsonb, uuid, time, enum, inet; an interval as ISO 8601 (P1DT2H)
+    anything           STRING as PostgreSQL writes it: json and jsonb, uuid, time, enum, inet; a bool as t or f; an interval as
+                       ISO 8601 (P1DT2H)
 
 Source: PostgreSQL manual, "Data Types"; a type's text is that of its output function under the settings of `connection`.
 """

@@ -65,6 +65,17 @@ def test_a_long_value_that_an_update_left_as_it_was_is_the_one_the_row_has(
         assert sorted(unknown) == sorted([(n, "update") for n in (2, 3, 4, 5) for _ in range(2)])
 
 
+def test_a_long_value_is_found_by_an_address(database: Database, tmp_path: Path):
+    database.do("CREATE TABLE notes (id inet PRIMARY KEY, other int, note text)")
+    database.do(f"INSERT INTO notes SELECT '10.0.0.1'::inet + i, 0, {LONG.format('i')} FROM generate_series(1, 3) i")
+    reader = notes(database, tmp_path)
+    of(reader, "id STRING, note STRING")
+    reader.run()
+    database.do("UPDATE notes SET other = 1")
+    assert reader.run() == 3
+    assert held(reader) == dict(database.rows("SELECT host(id), note FROM notes"))
+
+
 def test_a_long_value_is_found_where_the_row_was_changed_behind_a_savepoint(database: Database, tmp_path: Path):
     database.do("CREATE TABLE notes (id int PRIMARY KEY, other int, note text)")
     database.do(f"INSERT INTO notes SELECT i, 0, {LONG.format('i')} FROM generate_series(1, 3) i")

@@ -75,7 +75,14 @@ TYPES: tuple[tuple[str, str, DataType, tuple[tuple[str, object], ...]], ...] = (
     ("bytea[]", "ARRAY<BINARY>", ArrayType(BinaryType()), (('{"\\\\x01ff"}', [b"\x01\xff"]),)),
     ("mood", "STRING", StringType(), (("sad", "sad"),)),
     ("positive", "INT", IntegerType(), (("7", 7),)),
-    ("inet", "STRING", StringType(), (("10.0.0.1/8", "10.0.0.1/8"),)),
+    ("inet", "STRING", StringType(), (("10.0.0.1/8", "10.0.0.1/8"), ("10.0.0.1", "10.0.0.1"), ("::1", "::1"))),
+    ("address", "STRING", StringType(), (("10.0.0.1", "10.0.0.1"),)),
+    ("inet[]", "ARRAY<STRING>", ArrayType(StringType()), (("{10.0.0.1,10.0.0.0/8}", ["10.0.0.1", "10.0.0.0/8"]),)),
+    ("cidr", "STRING", StringType(), (("10.0.0.1/32", "10.0.0.1/32"),)),
+    ("bool", "STRING", StringType(), (("true", "t"), ("false", "f"))),
+    ("name", "STRING", StringType(), (("ab ", "ab "),)),
+    ('"char"', "STRING", StringType(), (("a", "a"),)),
+    ("code", "STRING", StringType(), (("ab", "ab"),)),
 )  # fmt: skip
 UNFIT: tuple[tuple[str, str, DataType, str], ...] = (
     ("numeric", "DECIMAL(10,2)", DecimalType(10, 2), "NaN"),
@@ -97,6 +104,7 @@ UNFIT: tuple[tuple[str, str, DataType, str], ...] = (
 def readers(database: Database, tmp_path: Path):
     """A table of these types, and both ways of reading it; changes are read after the copy of an empty table."""
     database.do("CREATE TYPE mood AS ENUM ('sad')", "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+    database.do("CREATE DOMAIN address AS inet", "CREATE DOMAIN code AS char(4)")
 
     def make(types: list[tuple[str, str, DataType]]) -> list[Plainly]:
         columns = ", ".join(f"c{n} {stored}" for n, (stored, _, _) in enumerate(types))
@@ -135,6 +143,23 @@ def test_each_type_is_read_exactly_both_ways(database: Database, readers):
                 else:
                     assert (value, type(value)) == (expected, type(expected)), (reader.conf.mode, stored, spark)
         assert [row["_problem"] for row in found.values()] == [None] * most
+
+
+@pytest.mark.slow
+def test_a_copy_says_each_value_as_a_change_does(database: Database, readers, tmp_path: Path):
+    (_, changes) = readers([(stored, spark, kind) for stored, spark, kind, _ in TYPES])
+    with database.connect(autocommit=True) as connection:
+        for row in range(max(len(pairs) for *_, pairs in TYPES)):
+            values = [pairs[row][0] if row < len(pairs) else None for *_, pairs in TYPES]
+            connection.execute(f"INSERT INTO things VALUES (%s, now(){', %s' * len(values)})", (row, *values))
+    changes.run()
+    conf = {"table": "things", "mode": "changes", "slot": changes.conf.slot}
+    copied = Plainly(tmp_path / "copied", changes.uri, changes.ddl, changes.schema, **conf)
+    copied.schema = changes.schema
+    copied.run()
+    columns = ["id", *[f"c{n}" for n in range(len(TYPES))]]
+    told, held = ([{name: str(row[name]) for name in columns} for row in reader.rows()] for reader in (changes, copied))
+    assert sorted(held, key=str) == sorted(told, key=str)
 
 
 @pytest.mark.slow
