@@ -1,7 +1,8 @@
 """Values out of text, exactly: a value is the one that was written, or it does not fit its type.
 
 Spark's own conversions are kinder: 1.005 becomes 1.01 in a DECIMAL(6,2), `2024-01-01 garbage` the first of January, `12:30` that
-time of the day the batch happens to run on, 1e400 Infinity and `12d` twelve. None of these may reach a table unseen.
+time of the day the batch happens to run on, 1e400 Infinity, `12d` twelve and 1.10 the text `1.1`. None of these may reach a
+table unseen.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from microbatch.sources import written
+
 MOST_DIGITS = 38  # of a decimal of Spark's
 EXACT_DIGITS = 12  # digits kept behind those a decimal declares, to see a value that would have been rounded
 TIMES = (DateType, TimestampType, TimestampNTZType)
 FORMATS = ("dateformat", "timestampformat", "timestampntzformat", "timezone", "locale")
 _NUMBER = r"^\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*$"
 _NO_NUMBER = r"(?i)^\s*[+-]?(nan|inf|infinity)\s*$"
+_FLOATING = r"^-?[0-9]+\.[0-9]+(E-?[0-9]+)?$"  # how Java writes a number that went through floating point
+_INFINITE = ('"Infinity"', '"-Infinity"')  # how it writes one that is none any more
 _NO_NUMBER_IN_JSON = r'(?i)[:\[\s"][+-]?(inf|infinity)["\s,}\]]'
 
 
@@ -44,16 +49,16 @@ class Exact:
     Attributes:
         value: of the declared type; null where nothing was written or it does not fit.
         misfit: true where something was written that does not fit; None where the parser itself has seen to that.
+        why: what is wrong then, where it is not the type.
     """
 
     field: StructField
     value: Column
     misfit: Column | None
+    why: str | None = None
 
     def problem(self) -> Column:
-        if isinstance(self.field.dataType, StringType):
-            return F.lit(f"{self.field.name} is not valid UTF-8")
-        return F.lit(f"{self.field.name} does not fit {self.field.dataType.simpleString()}")
+        return F.lit(f"{self.field.name} {self.why or f'does not fit {self.field.dataType.simpleString()}'}")
 
 
 def formatted(options: Mapping[str, str]) -> bool:
@@ -77,9 +82,17 @@ def of_json(
         made: the value where it is a column already: what is used twice would be worked out twice.
     """
     read, kind, as_told = parsed[field.name], field.dataType, formatted(options)
-    if not _is_loose(kind, as_told):
+    loose = _is_loose(kind, as_told)
+    if not loose and not _has_text(kind):
         return Exact(field, read, None)
-    value = made if made is not None else _of_json(read, kind, field.name, line, as_told)
+    value = made
+    if value is None:
+        value = _of_json(_with_texts(read, kind, field.name, line), kind, field.name, line, as_told)
+    if isinstance(kind, StringType):
+        unfound = read.isNotNull() & value.isNull()
+        return Exact(field, value, unfound, "is not found in the line as it was written")
+    if not loose:
+        return Exact(field, value, _may_be_changed(read, kind, line) & _misfit(read, value, kind, line, as_told))
     if isinstance(kind, DecimalType) and not _has_room(kind):
         return Exact(field, value, read.isNotNull() & _is_rounded_in(line, field.name, value, kind))
     return Exact(field, value, _misfit(read, value, kind, line, as_told))
@@ -94,7 +107,8 @@ def of_text(text: Column, field: StructField, parsed: Column | None = None, made
     """
     kind = field.dataType
     if isinstance(kind, StringType):
-        return Exact(field, text, text.contains("\ufffd"))  # what a reader puts for bytes that are no text
+        replaced = text.contains("\ufffd")  # what a reader puts for bytes that are no text
+        return Exact(field, text, replaced, "is not valid UTF-8")
     value = made if made is not None else _of_text(text, kind, parsed)
     unfit = text.isNotNull() & value.isNull()
     if isinstance(kind, DecimalType):
@@ -125,6 +139,60 @@ def _is_loose(kind: DataType, as_told: bool) -> bool:
     if isinstance(kind, ArrayType | MapType):
         return _is_loose(_inner(kind), as_told)
     return isinstance(kind, DecimalType | DoubleType | FloatType) or (isinstance(kind, TIMES) and not as_told)
+
+
+def _has_text(kind: DataType) -> bool:
+    """Whether there is a text in the type, of which the parser would make one of its own where the line holds none."""
+    if isinstance(kind, StructType):
+        return any(_has_text(f.dataType) for f in kind)
+    if isinstance(kind, ArrayType | MapType):
+        return _has_text(_inner(kind))
+    return isinstance(kind, StringType)
+
+
+def _may_be_changed(read: Column, kind: DataType, line: Column) -> Column:
+    """Whether a text, here or inside, may be one the line does not hold: made of a number, or of an object or a list.
+
+    Every text of every line is asked: so first what a comparison of bytes tells.
+    """
+    if not _has_text(kind):
+        return F.lit(False)
+    if isinstance(kind, StructType):
+        return reduce(lambda one, other: one | other, [_may_be_changed(read[f.name], f.dataType, line) for f in kind])
+    if isinstance(kind, ArrayType | MapType):
+        each = read if isinstance(kind, ArrayType) else F.map_values(read)
+        return F.exists(each, lambda one: _may_be_changed(one, _inner(kind), line))
+    number = (F.contains(read, F.lit(".")) & read.rlike(_FLOATING)) | ((read == "0") & F.contains(line, F.lit("-0")))
+    made = F.startswith(read, F.lit("{")) | F.startswith(read, F.lit("["))
+    return ((read >= "-") & (read < ":") & number) | made | (F.startswith(read, F.lit('"')) & read.isin(*_INFINITE))
+
+
+def _with_texts(read: Column, kind: DataType, name: str, line: Column) -> Column:
+    """The value under a name of a line, its texts as the line has them; null, or a null inside, where one is not found."""
+    if not _has_text(kind):
+        return read
+    as_written = _as_written(read, kind, written.member(line, name))
+    return F.when(_may_be_changed(read, kind, line), as_written).otherwise(read)
+
+
+def _as_written(read: Column, kind: DataType, said: Column) -> Column:
+    """The same, inside of it too.
+
+    Args:
+        said: what the line says of the value, to the character.
+    """
+    if isinstance(kind, StringType):
+        return F.when(read.isNull() | said.rlike("^[\"']"), read).otherwise(said)
+    if isinstance(kind, StructType):
+        fields = [_as_written(read[f.name], f.dataType, written.member(said, f.name)).alias(f.name) for f in kind]
+        return F.when(read.isNotNull(), F.struct(*fields))
+    if isinstance(kind, ArrayType):
+        return F.zip_with(read, written.elements(said), lambda one, its: _as_written(one, kind.elementType, its))
+    if isinstance(kind, MapType):
+        said = written.members(said)
+        values = F.zip_with(F.map_values(read), said, lambda one, its: _as_written(one, kind.valueType, its))
+        return F.map_from_arrays(F.map_keys(read), values)
+    return read
 
 
 def _parsed(kind: DataType, as_told: bool) -> DataType:
@@ -160,7 +228,7 @@ def _of_json(read: Column, kind: DataType, name: str, line: Column, as_told: boo
 
 def _misfit(read: Column, value: Column, kind: DataType, line: Column, as_told: bool) -> Column:
     """True where something was written, here or inside, that the value is not."""
-    if not _is_loose(kind, as_told):
+    if not _is_loose(kind, as_told) and not _has_text(kind):
         return F.lit(False)
     if isinstance(kind, DoubleType | FloatType):
         return (F.abs(read) == F.lit(float("inf"))) & ~line.rlike(_NO_NUMBER_IN_JSON)
@@ -172,7 +240,7 @@ def _misfit(read: Column, value: Column, kind: DataType, line: Column, as_told: 
     if isinstance(kind, ArrayType | MapType):
         pair = (read, value) if isinstance(kind, ArrayType) else (F.map_values(read), F.map_values(value))
         unfit = F.zip_with(*pair, lambda one, other: _misfit(one, other, _inner(kind), line, as_told))
-        return F.exists(unfit, lambda each: each)
+        return F.coalesce(F.exists(unfit, lambda each: each), read.isNotNull() & value.isNull())
     return read.isNotNull() & value.isNull()
 
 

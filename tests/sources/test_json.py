@@ -166,6 +166,85 @@ def test_a_line_of_some_megabytes_is_read_and_a_broken_one_kept_whole(reading, t
     assert bad["_unparsed"] == f'{{"id":2,"name":"{name}'
 
 
+TEXTS = {
+    "1.10": "1.10",
+    "12345678901234567.89": "12345678901234567.89",
+    "1e400": "1e400",
+    "-1E-400": "-1E-400",
+    "-0": "-0",
+    "0": "0",
+    "17": "17",
+    "123456789012345678901234567890": "123456789012345678901234567890",
+    "true": "true",
+    "null": None,
+    '"1.10"': "1.10",
+    '"-0"': "-0",
+    '"Infinity"': "Infinity",
+    r'"\"Infinity\""': '"Infinity"',
+    r'"{\"a\": 1.10}"': '{"a": 1.10}',
+    r'"[1.10, \"x\"]"': '[1.10, "x"]',
+    '{"amount": 12345678901234567.89}': '{"amount": 12345678901234567.89}',
+    r'{ "a" : [1.10, -0, {"text": "\u00e9 \" ] } 2.50"}] , "one": {"two": 1E5} }': (
+        r'{ "a" : [1.10, -0, {"text": "\u00e9 \" ] } 2.50"}] , "one": {"two": 1E5} }'
+    ),
+    "[1.0, [2.00]]": "[1.0, [2.00]]",
+    "{}": "{}",
+}
+
+
+@pytest.fixture(scope="module")
+def texts(reading, tmp_path_factory):
+    """Every value above, read in one go as a text: by itself behind one of that name elsewhere, and inside of other types."""
+    file = tmp_path_factory.mktemp("texts") / "all.json"
+    line = (
+        '{{"id":{0},"x":{{"text":9.90}},"y":"\\"text\\":8.80, ","text": {1} ,"inner":{{"z":1.5,"text":{1},"amount":1.50}},'
+        '"list":["a",{1}],"lines":[{{"amount":2.50,"name":{1}}},{{"name":"b"}}],"named":{{"k":{1}, "l" : "c"}}}}'
+    )
+    file.write_text("\n".join(line.format(n, text) for n, text in enumerate(TEXTS)) + "\n")
+    schema = (
+        "id BIGINT, text STRING, inner STRUCT<text: STRING, amount: DECIMAL(6,2)>, list ARRAY<STRING>, "
+        "lines ARRAY<STRUCT<amount: DECIMAL(6,2), name: STRING>>, named MAP<STRING, STRING>"
+    )
+    return dict(zip(TEXTS, sorted(reading("json", schema, file), key=lambda row: row["id"]), strict=True))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_that_is_none_in_the_line_is_what_stands_there(texts, text):
+    row, wanted = texts[text], TEXTS[text]
+    assert row["_problem"] is None
+    assert row["text"] == wanted
+    assert row["inner"] == (wanted, Decimal("1.50"))
+    assert row["list"] == ["a", wanted]
+    assert row["lines"] == [(Decimal("2.50"), wanted), (None, "b")]
+    assert row["named"] == {"k": wanted, "l": "c"}
+
+
+def test_a_text_that_is_not_found_in_the_line_is_unparsed_where_it_may_have_been_changed(reading, tmp_path):
+    deep = "[" * 40 + "1.10" + "]" * 40
+    lines = [
+        r'{"id":1,"n\u0061me":1.10}',
+        f'{{"id":2,"name":{deep}}}',
+        f'{{"id":3,"parts":[{deep}]}}',
+        r'{"id":4,"n\u0061me":"x","parts":["y"]}',
+    ]
+    (tmp_path / "a.json").write_text("\n".join(lines))
+    *bad, good = reading("json", "id BIGINT, name STRING, parts ARRAY<STRING>", tmp_path / "a.json")
+    assert [row["_unparsed"] for row in bad] == lines[:3]
+    assert [row["_problem"] for row in bad] == [
+        "name is not found in the line as it was written",
+        "name is not found in the line as it was written",
+        "parts does not fit array<string>",
+    ]
+    assert (good["name"], good["parts"], good["_problem"]) == ("x", ["y"], None)
+
+
+def test_a_long_text_in_a_line_costs_no_stack(reading, tmp_path):
+    long = r"a\"{" * 300_000
+    (tmp_path / "a.json").write_text(f'{{"z":"{long}","list":[{"1.5," * 100_000}2],"name":1.10}}')
+    (row,) = reading("json", "name STRING, list STRING", tmp_path / "a.json")
+    assert (row["name"], len(row["list"]), row["_problem"]) == ("1.10", 400_003, None)
+
+
 DOCUMENTS = {
     "a list": ('[{"id":1,"amount":1.10},\n {"id":2,"amount":12345678901234567.89}]', ["1.10", "12345678901234567.89"]),
     "a list behind a mark and a blank line": ('\ufeff\n[{"id":1,"amount":1}]', ["1.00"]),
