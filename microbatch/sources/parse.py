@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, MapType, StringType, StructField, StructType
 
 from microbatch.sink.exact import columns_to_json, to_json
-from microbatch.sources import exact
+from microbatch.sources import exact, written
 
 ROW, UNPARSED, PROBLEM = "_row", "_unparsed", "_problem"
 ENGINE_COLUMNS = (ROW, UNPARSED, PROBLEM)
@@ -152,7 +152,8 @@ def _json_plan(_jvm: object, schema_json: str, unknown_fields: str, given: tuple
 def json_documents(files: DataFrame) -> DataFrame:
     """The objects of whole files (`multiLine`): the elements of a list, or else the file itself, which is then one object.
 
-    A number of a list is taken from the exact parse where the text of an element has lost digits of it.
+    Each element is the text that stands in the file, line breaks between its parts as blanks; where that is not found, one whose
+    numbers are those of the exact parse.
     """
     value = F.regexp_replace("value", "^\ufeff", "")
     lists = StructType([StructField("_", ArrayType(ArrayType(StringType()))), *_SENTINELS])
@@ -163,6 +164,8 @@ def json_documents(files: DataFrame) -> DataFrame:
     elements = F.get("_list._", F.lit(0))
     numbers = F.expr("CAST(try_parse_json(value) AS ARRAY<VARIANT>)")
     one = F.when(F.size(numbers) == F.size(elements), F.zip_with(elements, numbers, exact_text)).otherwise(elements)
+    said = F.transform(written.elements(F.ltrim("value", F.lit(BLANK))), lambda its: F.translate(its, "\r\n", "  "))
+    one = F.when(F.size(said) == F.size(elements), said).otherwise(one)
     nulls = F.transform(one, lambda element: F.coalesce(element, F.lit("null")))
     is_list = F.col("value").rlike(r"^\s*\[") & F.coalesce(whole & elements.isNotNull(), F.lit(False))
     return found.withColumn("value", F.explode(F.when(is_list, nulls).otherwise(F.array("value")))).drop("_list")

@@ -269,6 +269,13 @@ def test_a_file_read_whole_gives_the_objects_of_its_list_or_itself(reading, tmp_
     assert all(row["_problem"] is None for row in found)
 
 
+def test_a_text_of_a_file_read_whole_is_what_stands_there(reading, tmp_path):
+    file = '[{"id":1,"name":1.10},\n {"id":2,"name":{"a" :\n1e400}}, {"id":3,"name":"x"}]'
+    (tmp_path / "a.json").write_text(file)
+    found = reading("json", "id BIGINT, name STRING", tmp_path / "a.json", options={"multiLine": True})
+    assert [row["name"] for row in found] == ["1.10", '{"a" : 1e400}', "x"]
+
+
 @pytest.mark.parametrize("what", BROKEN_DOCUMENTS)
 def test_a_broken_file_read_whole_is_one_unparsed_text(reading, tmp_path, what):
     text = BROKEN_DOCUMENTS[what]
