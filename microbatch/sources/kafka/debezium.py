@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from microbatch.sink.tables import ORDER
-from microbatch.sources import parse
+from microbatch.sources import parse, written
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -83,11 +83,17 @@ def _opened(messages: DataFrame) -> DataFrame:
 
 
 def _side(name: str) -> Column:
-    """The row before or after as text. What Spark cuts out of a document has lost digits of long numbers."""
+    """The row before or after as it stands in the message; where that is not found, with the numbers of its exact parse.
+
+    What Spark cuts out of a document has lost digits of long numbers.
+    """
     document = F.try_parse_json("value")
     part = F.coalesce(*[F.try_variant_get(document, f"$.{at}{name}", "variant") for at in ("payload.", "")])
     cut = F.col(f"_envelope.{name}")
-    return F.when(part.isNull(), cut).otherwise(parse.exact_text(cut, part))
+    exact = F.when(part.isNull(), cut).otherwise(parse.exact_text(cut, part))
+    envelope = F.coalesce(written.member(F.col("value"), "payload"), F.col("value"))
+    said = written.member(envelope, name)
+    return F.when(F.startswith(said, F.lit("{")) & cut.isNotNull(), said).otherwise(exact)
 
 
 def _change() -> Column:

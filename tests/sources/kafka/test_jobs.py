@@ -333,7 +333,9 @@ def test_debezium_changes_end_in_the_table_the_database_has(clicks, topic: Topic
     def change(op: str, id_: int, lsn: int, amount: str = "1", note: str = '"n"') -> bytes:
         return envelope(op, f'{{"id": {id_}, "amount": {amount}, "note": {note}}}', lsn, schema)
 
-    topic.send(change("r", 1, 10), change("c", 2, 11, exact), change("c", 3, 12), change("c", 4, 13))
+    topic.send(
+        change("r", 1, 10), change("c", 2, 11, exact, '{"price" : 1.10}'), change("c", 3, 12), change("c", 4, 13)
+    )
     topic.send(change("u", 1, 14, "2"), change("u", 1, 14, "3"), change("d", 3, 15), None, change("d", 4, 16), None)
     job.run()
     topic.send(change("c", 4, 17, "7"), change("u", 3, 9, "9"))
@@ -358,6 +360,7 @@ def test_debezium_changes_end_in_the_table_the_database_has(clicks, topic: Topic
         14,
         "2024-01-01T00:00:00.123456",
     )
+    assert rows[2].note == '{"price" : 1.10}'
     assert [payload for payload, _ in job.letters()] == sorted(text.decode() for text in bad)
     first, second = job.bench.ledger("clicks")
     assert (first["rows_read"], second["rows_read"], second["rows_unparsed"]) == (8, 8, 6)
