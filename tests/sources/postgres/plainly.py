@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql.types import StringType, StructField, StructType, TimestampType
 
 from microbatch.config.kinds import PostgresConf
+from microbatch.errors import StateChanged
 from microbatch.sources.postgres import ChangesInput, CursorInput, Server, Slot
 from microbatch.sources.postgres.values import HIDDEN, UNPARSED
 from microbatch.sources.tables import numbered, offsets
@@ -89,3 +91,13 @@ class Plainly:
 
     def rows(self) -> list[Row]:
         return [row for batch in self.batches for row in batch]
+
+
+def stopped(reader: Plainly) -> str:
+    """What a run says that stops with exit 1 and leaves the checkpoint as it was."""
+    before = {file: file.read_bytes() for file in reader.checkpoint.rglob("*") if file.is_file()}
+    with pytest.raises(StateChanged) as caught:
+        reader.run()
+    assert {file: file.read_bytes() for file in reader.checkpoint.rglob("*") if file.is_file()} == before
+    assert caught.value.exit_code == 1
+    return str(caught.value)
