@@ -17,7 +17,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from microbatch import faults, quarantine
-from microbatch.errors import ExpectationStopped, RuleBroken, SnapshotUnavailable, StateChanged, TransformBroken
+from microbatch.errors import ExpectationStopped, SnapshotUnavailable, StateChanged, TransformBroken
 from microbatch.job import History, Upsert, snapshots_of
 from microbatch.outcome import ONLY_THE_COMMIT_KNOWS, Outcome, Result, masks
 from microbatch.sink import deletes, exact, history, ops, small, targets
@@ -44,7 +44,7 @@ def process(work: Work, batch: DataFrame, batch_id: int) -> Outcome:
         RuleBroken: an expectation or a `delete_when` raised over a row; nothing was written.
         StateChanged: a file of the batch vanished or changed.
     """
-    if batch_id <= max(work.committed, work.recorded) and (done := committed(work, batch_id)):
+    if batch_id <= work.committed and (done := committed(work, batch_id)):
         return done
     kept = keep(work, batch, batch_id)
     if batch_id == work.give_up:
@@ -131,9 +131,9 @@ def judge(work: Work, shaped: DataFrame, counts: Observation) -> DataFrame:
     plan = work.shape.plan
     judged = plan.judge(shaped)
     leaves = plan.leaves
-    row = F.col("_row")
-    if ORDER in getattr(judged.schema["_row"].dataType, "names", ()):
-        judged, row = judged.withColumn(ORDER, row[ORDER]), row.dropFields(ORDER)
+    row = quarantine.input_of(judged)
+    if quarantine.is_ordered(judged):
+        judged = judged.withColumn(ORDER, F.col("_row")[ORDER])
     judged = judged.withColumn("_row", F.when(leaves, row))  # only a row that leaves needs its input any more
     return judged.observe(
         counts,
@@ -152,7 +152,7 @@ def pin(work: Work, kept: Kept, spark: SparkSession) -> tuple[Judged, Kept]:
     counts = Observation("judged")
     try:
         pinned = judge(work, shape(work, kept, spark), counts).localCheckpoint(eager=True)
-    except (ExpectationStopped, TransformBroken, RuleBroken, SnapshotUnavailable, StateChanged):
+    except (ExpectationStopped, TransformBroken, SnapshotUnavailable, StateChanged):
         raise
     except Exception as cause:
         if broken := _unread(work, kept, spark, cause):

@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from microbatch.outcome import HIDDEN
 from microbatch.sink import ops
-from microbatch.sink.tables import Table
+from microbatch.sink.tables import ORDER, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import StructType
 
-MANY, LARGE = (
-    20_000,
-    20_000_000,
-)  # letters of a batch, and their bytes, above which Spark writes them instead of the driver
+# Letters of a batch, and their bytes, above which Spark writes them instead of the driver.
+MANY, LARGE = 20_000, 20_000_000
 TABLE = "ops.quarantine"
 REASON = ("expectation", "column", "severity", "message")
 
@@ -93,14 +91,25 @@ def of_files(broken: Mapping[str, str], sizes: Mapping[str, int]) -> pa.Table:
     )
 
 
+def is_ordered(rows: DataFrame) -> bool:
+    """Whether they tell which of two changes of a key came later (`ORDER`)."""
+    return ORDER in getattr(rows.schema["_row"].dataType, "names", ())
+
+
+def input_of(rows: DataFrame) -> Column:
+    """The input of each row as its letter holds it: `_row` without what is the engine's own."""
+    from pyspark.sql import functions as F
+
+    return F.col("_row").dropFields(ORDER) if is_ordered(rows) else F.col("_row")
+
+
 def size(rows: DataFrame, shape: StructType) -> Column:
     """About the bytes of a row's letter: those of its input as text, or of its columns `shape`."""
     from pyspark.sql import functions as F
 
     from microbatch.sink import small
 
-    is_text = rows.schema["_row"].dataType.simpleString() == "string"
-    return F.octet_length("_row").cast("long") if is_text else small.width(shape) + 8 * len(shape)
+    return F.octet_length("_row").cast("long") if _is_text(rows) else small.width(shape) + 8 * len(shape)
 
 
 def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
@@ -109,8 +118,7 @@ def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
 
     from microbatch.sink import exact
 
-    is_text = rows.schema["_row"].dataType.simpleString() == "string"
-    text = F.col("_row") if is_text else exact.to_json("_row")
+    text = F.col("_row") if _is_text(rows) else exact.to_json("_row")
     if not mask:
         return text
     hidden = F.parse_json(F.lit(f'"{HIDDEN}"'))
@@ -118,6 +126,10 @@ def payload(rows: DataFrame, mask: Sequence[str] = ()) -> Column:
     names = [name.lower() for name in mask]
     masked = F.transform_values(fields, lambda name, value: F.when(F.lower(name).isin(names), hidden).otherwise(value))
     return F.to_json(masked, {"ignoreNullFields": "false"})
+
+
+def _is_text(rows: DataFrame) -> bool:
+    return rows.schema["_row"].dataType.simpleString() == "string"
 
 
 def write(

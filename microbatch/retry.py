@@ -160,9 +160,7 @@ def left_alone_s(error: TransientError, failures: int) -> float:
     Args:
         failures: how many looks failed before this one, without one in between that did not.
     """
-    backing_off = min(
-        LONGEST_S, 2.0 ** min(failures, 9)
-    )  # 512; after a thousand failures the number itself would overflow
+    backing_off = min(LONGEST_S, 2.0 ** min(failures, 9))  # a thousand failures would overflow the number itself
     return min(max(backing_off, error.wait_s), threading.TIMEOUT_MAX)
 
 

@@ -109,9 +109,7 @@ def start(name: str, conf: Mapping[str, str], jars: Path | None = None, *, littl
             by somebody else, lacks a setting of `FROM_THE_START`, which is named.
     """
     # A Python data source would otherwise run another python3. What a submitter names may lie on the executors' machines only.
-    if not _submitted():
-        os.environ["PYSPARK_PYTHON"] = worker_python()
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["PYSPARK_PYTHON"] = os.environ.get("PYSPARK_PYTHON", sys.executable) if _submitted() else worker_python()
     silence()
     from pyspark import SparkContext
     from pyspark.sql import SparkSession

@@ -9,7 +9,6 @@ from pyspark.sql.types import StructType
 from microbatch import quarantine
 from microbatch.outcome import Outcome
 from microbatch.sink import ops
-from microbatch.sink.tables import ORDER
 from microbatch.sources.record import Record
 from microbatch.work import Judged, Kept, Work, file_letters, origin_of, outcome_of
 
@@ -21,8 +20,7 @@ def surrender(work: Work, kept: Kept) -> Outcome:
         kept.groups is not None
     ):  # of a recomputing flow the groups are what came: the next change of one rewrites it whole
         rows, is_bad = kept.groups.withColumn("_row", F.struct(*work.flow.recompute_by)), F.lit(False)
-    if ORDER in getattr(rows.schema["_row"].dataType, "names", ()):
-        rows = rows.withColumn("_row", F.col("_row").dropFields(ORDER))
+    rows = rows.withColumn("_row", quarantine.input_of(rows))
     counts = Observation("given up")
     unparsed = F.octet_length("_unparsed") if kept.groups is None else F.lit(None)
     size = F.coalesce(unparsed, quarantine.size(rows, work.shape.input if kept.groups is None else StructType()))

@@ -26,7 +26,7 @@ class Work:
     """All that a batch of one flow needs; made once a run.
 
     Attributes:
-        committed, recorded: the last batch of the target and of the ledger as the run began: up to them nothing is judged again.
+        committed: the last batch that was done when the run began (see `Standing`): up to it nothing is judged again.
         planned: the last batch that was planned when the run began: up to it letters of an earlier attempt may be there.
         mask: columns whose values letters hide.
         give_up: a batch whose rows somebody sends to quarantine as they are; -1 for none.
@@ -47,7 +47,6 @@ class Work:
     planned: int
     properties: Mapping[str, str]
     reached: Callable[[str, int], None]
-    recorded: int = -1
     mask: tuple[str, ...] = ()
     give_up: int = -1
     letters: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch import empty
 from microbatch.commands.quarantine import Letters
 from microbatch.commands.render import columns
-from microbatch.commands.replayable import OF_FILE, REPLAY, of_finished_batches, settle
+from microbatch.commands.replayable import OF_FILE, of_finished_batches, settle
 from microbatch.errors import ExpectationStopped
 from microbatch.job import Flow
 from microbatch.quarantine import mark, these
@@ -118,7 +118,7 @@ class _Replay:
     def _work(self, suffix: str = "") -> Work:
         """A batch beside the checkpoint: its own key, the same steps."""
         self.commits += 1
-        query_id = f"{REPLAY}{self.run_id}{suffix}"
+        query_id = f"{ops.REPLAY}{self.run_id}{suffix}"
         work = work_of(self.suite, self.job, self.flow, self.shape, self.input, self.run_id, query_id)
         return replace(work, reached=self.reached)
 

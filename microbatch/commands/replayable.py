@@ -13,10 +13,10 @@ from microbatch.quarantine import TABLE, mark, these
 from microbatch.runner.handshake import Standing, shake
 from microbatch.runner.inputs import checkpoint_of, reads_of
 from microbatch.sink import ops
+from microbatch.sink.ops import REPLAY
 from microbatch.sink.tables import Table, outcome_of
 
 Found = Sequence[dict[str, Any]]
-REPLAY = "replay:"  # what the query id of a replay begins with
 OF_FILE = "/files/"  # what stands in it before the id of a file's letter
 
 
@@ -31,9 +31,10 @@ def settle(letters: Letters) -> None:
     stored, mine = Table(warehouse, TABLE), [("job", "=", job.name)]
     of_job = ops.rows(warehouse, "quarantine", mine, ("id", "flow", "status", "query_id", "batch_id"))
     found = [each for each in of_job if each["flow"] in tables]
-    done = {_key(batch) for batch in ops.rows(warehouse, "batches", mine, ("query_id", "batch_id"))}
+    replays = [*mine, ("query_id", "LIKE", f"{REPLAY}%")]
+    done = {_key(batch) for batch in ops.rows(warehouse, "batches", replays, ("query_id", "batch_id"))}
     # A file of which no row parsed leaves no commit in the target.
-    taken = {query_id.partition(OF_FILE)[2] for query_id, _ in done if query_id.startswith(REPLAY)}
+    taken = {query_id.partition(OF_FILE)[2] for query_id, _ in done}
     for name in sorted({tables[each["flow"]] for each in found}):
         for outcome in filter(None, map(outcome_of, Table(warehouse, name).commits())):
             taken.update(outcome.letters)

@@ -67,7 +67,7 @@ def times(job: LoadedJob) -> tuple[Times, Schedule]:
     """When a scheduled job runs, beside what its conf says.
 
     Raises:
-        ConfigError: it has no schedule, or one that only croniter understands, or that never comes.
+        ConfigError: it has no schedule, or one that only croniter understands.
     """
     where = f"conf/base/{job.name}.yml"
     if job.conf.schedule is None:
@@ -79,21 +79,15 @@ def times(job: LoadedJob) -> tuple[Times, Schedule]:
     from croniter import croniter
 
     parts = [None if "*" in values else tuple(sorted(values)) for values in croniter.expand(schedule.cron)[0]]
-    gap = _shortest_gap_s(schedule)
-    if gap is None:
-        raise ConfigError(Problem(where, f'schedule.cron: "{schedule.cron}" never comes; there is no such date'))
-    return Times(" ".join(schedule.cron.split()), schedule.timezone, gap, *parts), schedule
+    return Times(" ".join(schedule.cron.split()), schedule.timezone, _shortest_gap_s(schedule), *parts), schedule
 
 
-def _shortest_gap_s(schedule: Schedule) -> int | None:
-    """The seconds between the two closest times; None where there is no time at all."""
-    from croniter import CroniterBadDateError, croniter
+def _shortest_gap_s(schedule: Schedule) -> int:
+    """The seconds between the two closest times."""
+    from croniter import croniter
 
     starts = croniter(schedule.cron, datetime(2024, 1, 1, tzinfo=timezone.utc))
-    try:
-        stamps = [starts.get_next(float) for _ in range(_LOOKED_AT)]
-    except CroniterBadDateError:
-        return None
+    stamps = [starts.get_next(float) for _ in range(_LOOKED_AT)]
     return int(min(later - earlier for earlier, later in pairwise(stamps)))
 
 

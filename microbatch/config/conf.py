@@ -12,14 +12,12 @@ from microbatch.config.interpolate import Interpolation
 from microbatch.config.models import ROOTS, Alert, Environment, JobConf
 from microbatch.config.names import NAME_RULE, hint, is_name
 from microbatch.config.tree import Tree
-from microbatch.config.validate import validate, validate_sources
+from microbatch.config.validate import Where, validate, validate_sources
 from microbatch.config.values import resolved
 from microbatch.errors import Problem
 
 ALMOST = 0.8  # a slip or two: a root that only another environment uses is not refused for a name that is a little like
 _SHARED = ("connections", "channels")  # what a job that does not use them need not have
-
-Keys = tuple[str | int, ...]
 
 
 class ReadConf(NamedTuple):
@@ -48,7 +46,7 @@ class ConfReader:
         self.references = Interpolation()
         self.environment = Environment(storage={})
         self._broken = False
-        self._written: dict[str, Problem] = {}
+        self._roots_of = Tree(ENVIRONMENT)
         self._declared: dict[str, set[str]] = {kind: set() for kind in _SHARED}
         self._unresolved: dict[tuple[str, str], list[Problem]] = {}
 
@@ -70,13 +68,12 @@ class ConfReader:
         self.environment = read or Environment(storage=roots)
 
     def _roots(self, tree: Tree) -> dict[str, str]:
-        written = tree.data.get("storage") or {}
+        self._roots_of, written = tree, tree.data.get("storage") or {}
         if not isinstance(written, dict):
             self.problems.append(tree.problem(("storage",), "must be a mapping of root names to paths"))
             written = {}
         paths = {name: f"data/{name}" for name in ROOTS}
         for name, path in written.items():
-            self._written[name] = tree.problem(("storage", name), "")
             if name in self.storage:
                 continue
             if not is_name(name) or name == "env":
@@ -89,12 +86,11 @@ class ConfReader:
 
     def refuse_misspelt_roots(self) -> None:
         """A root that nothing refers to, and that is spelt almost like one that is not written: its data would go elsewhere."""
-        missing = {*ROOTS} - self._written.keys()
-        for name in self._written.keys() - {*ROOTS} - self.references.used:
-            if near := difflib.get_close_matches(name, missing, n=1, cutoff=ALMOST):
-                said = self._written[name]
-                what = f"{said.what}no value refers to ${{{name}}}; did you mean {near[0]}?"
-                self.problems.append(Problem(said.where, what))
+        written = {*(self._roots_of.data.get("storage") or ())}
+        for name in sorted(written - {*ROOTS} - self.references.used):
+            if near := difflib.get_close_matches(name, {*ROOTS} - written, n=1, cutoff=ALMOST):
+                what = f"no value refers to ${{{name}}}; did you mean {near[0]}?"
+                self.problems.append(self._roots_of.problem(("storage", name), what))
 
     def _shared(self, tree: Tree, kind: str, entries: dict[str, Any]) -> dict[str, Any]:
         """The connections or channels that can be resolved; the others are a problem only once a job uses them."""
@@ -109,7 +105,7 @@ class ConfReader:
                 found[name] = value
         return found
 
-    def use(self, kind: str, name: str, tree: Tree, path: Keys) -> None:
+    def use(self, kind: str, name: str, tree: Tree, path: Where) -> None:
         """Note that a job uses a connection or a channel; one that is not there, or not resolved, is a problem."""
         if name not in self._declared[kind] and not self._broken:
             near = hint(name, self._declared[kind])
@@ -149,7 +145,7 @@ class ConfReader:
 # Both look at what is written, not at the records: a mistake beside it must not hide that a name stands for nothing.
 
 
-def _channels(alerts: Any) -> Iterator[tuple[str, str, Keys]]:
+def _channels(alerts: Any) -> Iterator[tuple[str, str, Where]]:
     for at, alert in enumerate(alerts if isinstance(alerts, list) else ()):
         notify = alert.get("notify") if isinstance(alert, dict) else None
         for position, name in enumerate(notify if isinstance(notify, list) else ()):
@@ -157,7 +153,7 @@ def _channels(alerts: Any) -> Iterator[tuple[str, str, Keys]]:
                 yield "channels", name, ("alerts", at, "notify", position)
 
 
-def _connections(sources: Any) -> Iterator[tuple[str, str, Keys]]:
+def _connections(sources: Any) -> Iterator[tuple[str, str, Where]]:
     for source, given in sources.items() if isinstance(sources, dict) else ():
         name = given.get("connection") if isinstance(given, dict) else None
         if isinstance(name, str):

@@ -32,15 +32,13 @@ class Standing:
 
     Attributes:
         query_id: the checkpoint's; None before the first run.
-        committed: the last batch in the target under that id, -1 for none.
-        recorded: the last batch in the ledger under that id, -1 for none.
+        committed: the last batch under that id that is in the target, or in the ledger where it wrote nothing; -1 for none.
         planned: the last batch Spark planned, -1 for none.
         done: the last batch Spark committed, -1 for none; less than `planned`: a batch is unfinished.
     """
 
     query_id: str | None
     committed: int
-    recorded: int
     planned: int
     done: int
 
@@ -78,7 +76,7 @@ def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, rea
     if query_id is None:
         if not accepted(checkpoint):
             _refuse_lost(job, flow, target, ledger)
-        return Standing(None, -1, -1, -1, -1)
+        return Standing(None, -1, -1, -1)
     _refuse_damaged(flow, checkpoint, planned, done)
     latest = max(ledger, key=lambda batch: batch["started_at"], default=None)
     ids = known_ids(checkpoint, query_id)
@@ -110,7 +108,7 @@ def _standing(warehouse: str, checkpoint: Place, job: LoadedJob, flow: Flow, rea
         raise StateChanged(flow.name, what, _START_ANEW)
     _refuse_other_input(checkpoint, job, flow, reads)
     recorded = max((batch["batch_id"] for batch in mine if batch["query_id"] == query_id), default=-1)
-    return Standing(query_id, in_target, recorded, planned, done)
+    return Standing(query_id, max(in_target, recorded), planned, done)
 
 
 def remember_input(checkpoint: Place, reads: Mapping[str, Any]) -> None:

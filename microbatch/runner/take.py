@@ -168,4 +168,4 @@ def _bury(this: Run, stuck: Stuck, error: MicrobatchError) -> None:
 
 
 def _standing_at(work: Work, standing: Standing) -> Work:
-    return replace(work, committed=standing.committed, recorded=standing.recorded, planned=standing.planned)
+    return replace(work, committed=standing.committed, planned=standing.planned)

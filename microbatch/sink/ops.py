@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 
 # What the query id of a ledger row begins with that is no batch of a checkpoint.
 FOLDED = "folded:"  # stands for a flow's old batches, with their sums; its `batch_id` is how many they are
-BESIDE = ("replay:", "backfill:", FOLDED)
+REPLAY = "replay:"
+BESIDE = (REPLAY, "backfill:", FOLDED)
 # The tables that hold what a target cannot show (see `remembered`), the column of each that says since when, and how long.
 MEMORY, REMEMBERED = {"deletes": "deleted_at", "unchanged": "kept_at"}, timedelta(days=30)
 

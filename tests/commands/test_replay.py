@@ -305,3 +305,12 @@ def test_letters_of_a_batch_that_was_killed_behind_its_commit_are_replayed(order
         assert sorted(row.order_id for row in orders.read("bronze.orders").collect()) == [1, 2]
         assert statuses(orders) == {"replayed": 1}
         assert audited(orders) == 0
+
+
+def test_letters_of_a_batch_that_wrote_nothing_and_is_in_the_ledger_are_replayed_for_no_run_judges_it_again(
+    orders: Bench,
+):
+    orders.land("orders", "{broken")
+    orders.crash("orders", before="commit", flows=["ingest"])
+    replay.replay(letters(orders))
+    assert [letter.attempts for letter in orders.quarantine("orders").collect()] == [2]

@@ -89,9 +89,8 @@ class ChangesInput:
             done = offset is not None and numbered(self.checkpoint / "offsets") == numbered(self.checkpoint / "commits")
             idle = done and not self._uncopied(offset)
             while idle and not look.waiting:
-                Skipped(self.checkpoint).write(
-                    look.upto
-                )  # before the slot moves: it must never be ahead of what is known
+                # Before the slot moves: it must never be ahead of what is known.
+                Skipped(self.checkpoint).write(look.upto)
                 self.slot.release(session, look.upto)
                 if look.upto >= until:
                     break
